@@ -1,0 +1,62 @@
+# hgsr-lite. `make` alone lists the targets.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install -qq --constraint constraints.txt
+# One thread for each of two test processes: the networks here are too small to share one among threads.
+TEST_PROCESSES ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint lab execute timings bench clean distclean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@echo "make TARGET [PYTHON=python3.12] [ARGS='...']"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s%s\n", $$1, $$2}'
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps depend on what is installed, so a second call installs nothing and needs no network.
+$(VENV)/installed: requirements.txt constraints.txt pyproject.toml | $(PY)
+	@echo "Installing into $(VENV): some minutes and 5 GB the first time."
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-for-tests: requirements-dev.txt $(VENV)/installed
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+setup: $(VENV)/installed-for-tests  ## make .venv and install everything into it
+
+run: $(VENV)/installed  ## execute the notebooks on real images into build/run; close with a table of figures
+	@$(PY) -m hgsr_lite run $(ARGS)
+
+test: lint  ## lint, spelling, then all tests
+	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+
+lint: setup
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m codespell_lib
+
+lab: $(VENV)/installed  ## open the notebooks in JupyterLab, on this machine only
+	@$(PY) -m jupyterlab --ip=127.0.0.1 --notebook-dir=notebooks $(ARGS)
+
+execute: $(VENV)/installed  ## run the notebooks from a clean kernel and write their outputs back
+	@$(PY) -m hgsr_lite execute $(ARGS)
+
+timings: $(VENV)/installed  ## measure each notebook and write the figure into its header
+	@$(PY) -m hgsr_lite timings $(ARGS)
+
+bench: $(VENV)/installed  ## time the penalties and the training, side by side
+	@$(PY) -m hgsr_lite bench $(ARGS)
+
+clean:  ## delete build/ and caches
+	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## delete .venv as well
+	rm -rf $(VENV)

@@ -1,0 +1,108 @@
+"""The commands behind the Makefile: ``python -m hgsr_lite run | execute | timings | bench``."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import series
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command; return the exit status, 1 with a clear message when it fails."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.command != "bench":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments.command == "bench":
+        return subprocess.call([sys.executable, "benchmarks/bench.py", *rest])
+    try:
+        return {"run": _run, "execute": _execute, "timings": _timings}[arguments.command](arguments)
+    except (series.NotebookError, ValueError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m hgsr_lite", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = _command(commands, "run", "execute the notebooks into build/run and close with a table of figures")
+    run.add_argument("--dataset", help="digits (default), mnist, cifar10, ... or a folder of images")
+    run.add_argument("--device", help="cpu, cuda, ...; left out, each notebook takes the best there is")
+    run.add_argument("--seed", type=int)
+    run.add_argument("--epochs", type=int)
+    run.add_argument("--fast", action="store_true", default=None, help="every cell, with the least training")
+    _command(commands, "execute", "run the notebooks from a clean kernel and write the outputs into them")
+    _command(commands, "timings", "measure each notebook and write the figure into its header")
+    commands.add_parser(
+        "bench", help="time the penalties and the training; takes bench's own options", add_help=False
+    )
+    return parser
+
+
+def _command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=purpose, description=purpose)
+    command.add_argument("names", nargs="*", metavar="notebook", help="number or name; left out: all of them")
+    command.add_argument("--notebooks", type=Path, default=Path("notebooks"), help=argparse.SUPPRESS)
+    command.add_argument("--build", type=Path, default=Path("build"), help=argparse.SUPPRESS)
+    return command
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    paths = series.find_notebooks(arguments.notebooks, arguments.names)
+    given = {name: getattr(arguments, name) for name in ("dataset", "device", "seed", "epochs", "fast")}
+    parameters = {name.upper(): value for name, value in given.items() if value is not None}
+    if "DATASET" in parameters and Path(parameters["DATASET"]).is_dir():
+        # A kernel works in notebooks/, where a relative folder would mean another one.
+        parameters["DATASET"] = str(Path(parameters["DATASET"]).resolve())
+    seconds, results = series.run_series(paths, arguments.build, parameters)
+    print(f"{'all together':<32}{sum(seconds.values()):6.1f} s\n")
+    print(series.results_table(results).to_string(index=False) if results else "No figures were recorded.")
+    return 0
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    import nbformat
+
+    from .committed import clean
+
+    for path in _with_solutions(arguments):
+        with series.kernel_environment(arguments.build):
+            executed, seconds = series.run_notebook(path, arguments.build / "execute" / path.name)
+        nbformat.write(clean(executed, arguments.notebooks.resolve().parent), path)
+        print(f"{path.stem:<32}{seconds:6.1f} s", flush=True)
+    return 0
+
+
+def _with_solutions(arguments: argparse.Namespace) -> list[Path]:
+    paths = series.find_notebooks(arguments.notebooks, arguments.names)
+    solutions = [path.parent / "solutions" / path.name for path in paths]
+    return paths + [path for path in solutions if path.exists()]
+
+
+def _timings(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from .committed import write_time_line
+
+    def seconds(path: Path, device: str) -> float:
+        parameters = {"DEVICE": device} if "DEVICE" in series.declared_parameters(path) else {}
+        return series.run_notebook(path, arguments.build / "timings" / path.name, parameters)[1]
+
+    cores = series.available_cores()
+    for path in series.find_notebooks(arguments.notebooks, arguments.names):
+        gpu = None
+        with series.kernel_environment(arguments.build):
+            on_cpu = seconds(path, "cpu")
+            if torch.cuda.is_available() and "DEVICE" in series.declared_parameters(path):
+                gpu = (torch.cuda.get_device_name(), seconds(path, "cuda"))
+        print(f"{path.stem:<32}{write_time_line(path, on_cpu, cores, gpu)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What a committed notebook keeps of a run: outputs that fit its code, and nothing of the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+KEPT_CELL_METADATA = ("alt", "tags")
+TIME_LINE = re.compile(r"^\*\*Time:\*\* .*$", re.MULTILINE)
+NOT_MEASURED = "not measured"
+_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_KERNEL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")
+_INSTALLED_PACKAGES = re.compile(r"[^\s'\"<>]*/site-packages/")
+
+
+def source_hash(notebook: NotebookNode) -> str:
+    """Return a short fingerprint of a notebook's code cells: outputs belong to code with the same one.
+
+    >>> cell = nbformat.v4.new_code_cell("1 + 1")
+    >>> source_hash(nbformat.v4.new_notebook(cells=[cell]))
+    '72fce59447a01f48'
+    """
+    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def clean(notebook: NotebookNode, root: str | Path) -> NotebookNode:
+    """Return an executed notebook as it is committed: the same from every machine, wherever it can be.
+
+    Dropped: widget state (a still picture out of the widget takes its place), progress bars, time stamps,
+    memory addresses, and paths under ``root``, the home folder and the installed packages.
+    """
+    notebook = nbformat.from_dict(notebook)
+    widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    for cell in notebook.cells:
+        cell.metadata = NotebookNode(
+            {key: cell.metadata[key] for key in KEPT_CELL_METADATA if cell.metadata.get(key)}
+        )
+        if cell.cell_type == "code":
+            stills = [still for output in cell.outputs for still in _stills(output, widgets)]
+            cell.outputs = [tidy for output in stills for tidy in _tidy(output, Path(root))]
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+            "hgsr": {"source_hash": source_hash(notebook)},
+        }
+    )
+    return notebook
+
+
+def _stills(output: NotebookNode, widgets: Mapping[str, Any]) -> Iterator[NotebookNode]:
+    """Yield an output itself, or the pictures shown by the widget it holds."""
+    view = output.get("data", {}).get(WIDGET_VIEW)
+    if view is None:
+        yield output
+    else:
+        yield from _pictures(view["model_id"], widgets)
+
+
+def _pictures(model: str, widgets: Mapping[str, Any]) -> Iterator[NotebookNode]:
+    entry = widgets.get(model, {})
+    state = entry.get("state", {})
+    for output in state.get("outputs", []):
+        if "image/png" in output.get("data", {}):
+            yield nbformat.v4.new_output("display_data", data={"image/png": output["data"]["image/png"]})
+    if entry.get("model_name") == "ImageModel":
+        for buffer in entry.get("buffers", []):
+            yield nbformat.v4.new_output("display_data", data={"image/png": buffer["data"]})
+    for child in state.get("children", []):
+        yield from _pictures(child.removeprefix("IPY_MODEL_"), widgets)
+
+
+def _tidy(output: NotebookNode, root: Path) -> Iterator[NotebookNode]:
+    if output.output_type == "stream":
+        lines = output.text.split("\n")
+        if output.name == "stderr":
+            lines = [line for line in lines if "\r" not in line]
+        output.text = _anonymous("\n".join(line.rpartition("\r")[2] for line in lines), root)
+        if output.text.strip():
+            yield output
+        return
+    for kind, content in output.get("data", {}).items():
+        if kind.startswith("text/"):
+            output.data[kind] = _anonymous(content, root)
+    yield output
+
+
+def _anonymous(text: str, root: Path) -> str:
+    text = _KERNEL_FILE.sub("this notebook", text)
+    text = _INSTALLED_PACKAGES.sub("site-packages/", text)
+    for folder in (root.resolve(), Path(sys.prefix), Path.home(), Path(tempfile.gettempdir())):
+        if folder != folder.parent:  # a home at the file system's root would take every slash with it
+            text = text.replace(f"{folder}/", "").replace(str(folder), ".")
+    return _MEMORY_ADDRESS.sub("", text)
+
+
+def time_line(old: str, cpu_seconds: float, cores: int, gpu: tuple[str, float] | None = None) -> str:
+    """Return a header cell's time line with new figures; a GPU's earlier figure stays until measured again.
+
+    >>> time_line("**Time:** not measured yet.", 24.6, 2)
+    '**Time:** 25 s on 2 CPU cores; GPU: not measured.'
+    >>> time_line("**Time:** 25 s on 2 CPU cores; GPU: 9 s on one Model X.", 31.2, 2)
+    '**Time:** 31 s on 2 CPU cores; GPU: 9 s on one Model X.'
+    """
+    earlier = re.search(r"GPU: (.*)\.$", old.strip())
+    on_gpu = earlier[1] if earlier else NOT_MEASURED
+    if gpu is not None:
+        on_gpu = f"{_seconds(gpu[1])} on one {gpu[0]}"
+    return f"**Time:** {_seconds(cpu_seconds)} on {cores} CPU cores; GPU: {on_gpu}."
+
+
+def _seconds(value: float) -> str:
+    return f"{max(1, round(value))} s"
+
+
+def write_time_line(path: str | Path, cpu_seconds: float, cores: int, gpu: tuple[str, float] | None) -> str:
+    """Write measured times into the ``**Time:**`` line of a notebook's header cell; return the new line.
+
+    Raises ``ValueError`` if the notebook has no such line.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    header = next((cell for cell in notebook.cells if "header" in cell.metadata.get("tags", [])), None)
+    found = TIME_LINE.search(header.source) if header else None
+    if found is None:
+        raise ValueError(f"{Path(path).name} has no line starting '**Time:** ' in a cell tagged 'header'.")
+    line = time_line(found[0], cpu_seconds, cores, gpu)
+    header.source = header.source[: found.start()] + line + header.source[found.end() :]
+    nbformat.write(notebook, path)
+    return line

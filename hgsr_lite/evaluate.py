@@ -1,0 +1,60 @@
+"""Measuring a network: loss and accuracy on a split, and the one reading of the test set."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from hgsr_lite.data import Data, Split
+from hgsr_lite.history import TestResult
+from hgsr_lite.sparsity import sparsity, zero_below_
+
+_BATCH = 1000
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, split: Split) -> float:
+    """Share of a split's images that the model, in eval mode, names rightly, 0 to 1."""
+    return evaluate(model, split)[1]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy in eval mode; the model's mode is put back."""
+    was_training = model.training
+    model.eval()
+    loss, right = 0.0, 0
+    for images, labels in zip(split.images.split(_BATCH), split.labels.split(_BATCH), strict=True):
+        scores = model(images)
+        loss += cross_entropy(scores, labels, reduction="sum").item()
+        right += int((scores.argmax(1) == labels).sum())
+    model.train(was_training)
+    return loss / len(split.labels), right / len(split.labels)
+
+
+def test_result(model: nn.Module, data: Data, tolerance: float = 1e-3, relative: bool = False) -> TestResult:
+    """Read the test set: accuracy as it stands and with the weights below tolerance set to zero.
+
+    The model given in is not changed. A sparsity counted with a tolerance is only worth quoting beside
+    the second accuracy.
+    """
+    report = sparsity(model, tolerance, relative)
+    zeroed_model = copy.deepcopy(model)
+    zeroed = zero_below_(zeroed_model, tolerance, relative)
+    return TestResult(
+        accuracy=accuracy(model, data.test),
+        accuracy_after_zeroing=accuracy(zeroed_model, data.test),
+        below_tolerance=report.below_tolerance,
+        exact_zeros=report.exact_zeros,
+        dead_kernels=report.dead_kernels,
+        dead_channels=report.dead_channels,
+        zeroed=zeroed,
+        tolerance=report.tolerance,
+        relative=relative,
+    )
+
+
+test_result.__test__ = False  # pytest would otherwise take the name for a test

@@ -1,0 +1,222 @@
+"""Eleven penalties as eleven rows of one table.
+
+Every penalty is one formula with three numbers: the norm `r` of a kernel, the exponent `p` inside
+the group and the exponent `q` outside it,
+
+    penalty(W) = sum over groups g of ( sum over kernels k in g of ||w_k||_r ^ p ) ^ q
+
+so its value, its gradient and its degree p * q follow from the row alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hgsr_lite.groups import GROUPINGS, Layout, choose, kernel_stack, stack_norms
+
+_LATEX_EXPONENT = {0.5: "^{1/2}", 1.0: "", 2.0: "^2"}
+
+
+@dataclass(frozen=True)
+class PenaltySpec:
+    """One row of the table: what a penalty is called, and the three numbers that make it.
+
+    `norm` is 1 or 2, `inner` the exponent p of a kernel's norm, `outer` the exponent q of the group's
+    sum; both are 1/2, 1 or 2.
+
+    >>> PENALTIES["hsq_gl12"].degree
+    1.0
+    >>> print(PENALTIES["hsq_gl12"].latex)
+    \\sum_g \\left( \\sum_{k \\in g} \\|w_k\\|_1^{1/2} \\right)^2
+    """
+
+    title: str
+    norm: int
+    inner: float
+    outer: float
+
+    @property
+    def degree(self) -> float:
+        """The d in penalty(t W) = t^d penalty(W)."""
+        return self.inner * self.outer
+
+    @property
+    def latex(self) -> str:
+        """The formula for a notebook; the square of an l2 norm reads as such."""
+        inner, outer = _LATEX_EXPONENT[self.inner], _LATEX_EXPONENT[self.outer]
+        return rf"\sum_g \left( \sum_{{k \in g}} \|w_k\|_{self.norm}{inner} \right){outer}"
+
+
+PENALTIES: dict[str, PenaltySpec] = {
+    "gl": PenaltySpec("group lasso", 2, 2.0, 0.5),
+    "hsqrt_gl": PenaltySpec("hierarchical square-rooted group lasso", 2, 1.0, 0.5),
+    "hsq_gl": PenaltySpec("hierarchical squared group lasso", 2, 1.0, 2.0),
+    "es": PenaltySpec("exclusive sparsity", 1, 1.0, 2.0),
+    "hsqrt_es": PenaltySpec("hierarchical square-rooted exclusive sparsity", 1, 2.0, 0.5),
+    "hsq_es": PenaltySpec("hierarchical squared exclusive sparsity", 1, 2.0, 2.0),
+    "gl12": PenaltySpec("group l1/2", 1, 1.0, 0.5),
+    "hsqrt_gl12": PenaltySpec("hierarchical square-rooted group l1/2", 1, 0.5, 0.5),
+    "hsq_gl12": PenaltySpec("hierarchical squared group l1/2", 1, 0.5, 2.0),
+    "l1": PenaltySpec("lasso", 1, 1.0, 1.0),
+    "l2": PenaltySpec("squared l2", 2, 2.0, 1.0),
+}
+"""Key -> row, in the order of the paper's table; `l1` and `l2` do not depend on the grouping."""
+
+
+def power(base: Tensor, exponent: float) -> Tensor:
+    """`base ** exponent` for base >= 0, with 0 instead of infinity at a zero base.
+
+    That choice makes the gradient at zero the zero subgradient: finite everywhere.
+
+    >>> power(torch.tensor([0., 4.]), -0.5)
+    tensor([0.0000, 0.5000])
+    """
+    raised = base.pow(exponent)
+    return raised.masked_fill(base == 0, 0.0) if exponent < 0 else raised
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """One penalty with one grouping, as a function of a weight.
+
+        penalty(W) = sum_g ( sum_{k in g} ||w_k||_r ^ p ) ^ q
+
+    `key` is a key of `PENALTIES`; `grouping` is `"feature"` (a group holds the kernels that read one
+    input channel) or `"neuron"` (the kernels that make one output channel). Source: Mitsuno, Miyao,
+    Kurita, IJCNN 2020, arXiv 2004.04394; no factor 1/2 anywhere, as in the authors' released code.
+
+    Weights may be of shape `(out, in, *kernel)` or `(out, in)`, of any floating dtype, memory format
+    and device; give `layout` for grouped and transposed convolutions. Raises `ValueError` for an
+    unknown key or grouping and `TypeError` for a weight that is no floating-point tensor.
+
+    >>> weight = torch.tensor([[[3., -4.], [0., 0.]]], requires_grad=True)
+    >>> penalty = Penalty("gl", grouping="feature")
+    >>> penalty(weight)
+    tensor(5., grad_fn=<_PenaltyFunctionBackward>)
+    >>> penalty.gradient(weight.detach())
+    tensor([[[ 0.6000, -0.8000],
+             [ 0.0000,  0.0000]]])
+    """
+
+    key: str
+    grouping: str = "feature"
+
+    def __post_init__(self) -> None:
+        choose("penalty", self.key, PENALTIES)
+        choose("grouping", self.grouping, GROUPINGS)
+
+    @property
+    def spec(self) -> PenaltySpec:
+        """This penalty's row of the table."""
+        return PENALTIES[self.key]
+
+    def __call__(self, weight: Tensor, layout: Layout = Layout()) -> Tensor:
+        """The penalty's value, a differentiable scalar with a finite gradient everywhere.
+
+        float32 for half-precision weights (a sum of squares soon passes float16's 65504), else the
+        weight's dtype. The second derivative is refused: at zero it does not exist.
+        """
+        return _PenaltyFunction.apply(weight, self, layout)
+
+    def value(self, weight: Tensor, layout: Layout = Layout()) -> Tensor:
+        """The value without autograd."""
+        with torch.no_grad():
+            _, sums = self._norms_and_sums(kernel_stack(weight, layout))
+            return sums.pow(self.spec.outer).sum()
+
+    def gradient(self, weight: Tensor, layout: Layout = Layout()) -> Tensor:
+        """The closed-form gradient, of the weight's shape and dtype; 0 where a norm is 0.
+
+            dP/dw = q S_g^(q-1) * p n_k^(p-1) * d n_k / d w,   S_g = sum_{k in g} n_k^p
+
+        with d n_k / d w = sign(w) for the l1 norm and w / n_k for the l2 norm. In float16 a gradient
+        too large for the type saturates at its largest finite value.
+
+        >>> Penalty("es").gradient(torch.tensor([[1., -2.]]))
+        tensor([[ 2., -4.]])
+        """
+        return self._gradient(weight, layout, None)
+
+    def force(self, weight: Tensor, layout: Layout = Layout()) -> Tensor:
+        """How hard the penalty pulls at each kernel's norm: `(output channels, input channels)`.
+
+            force_k = dP / d n_k = q S_g^(q-1) * p n_k^(p-1)
+
+        For the l2 norm this is the length of the gradient of a kernel, for the l1 norm the absolute
+        value of each of its non-zero entries. 0 at a zero kernel wherever the formula is infinite.
+
+        >>> Penalty("hsq_gl12", "neuron").force(torch.tensor([[[4.], [1.]]]))
+        tensor([[1.5000, 3.0000]])
+        """
+        with torch.no_grad():
+            norms, sums = self._norms_and_sums(kernel_stack(weight, layout))
+            return self._coefficient(norms, sums, self.spec.inner - 1).flatten(0, 1)
+
+    def _norms_and_sums(self, stack: Tensor) -> tuple[Tensor, Tensor]:
+        norms = stack_norms(stack, self.spec.norm)
+        return norms, norms.pow(self.spec.inner).sum(GROUPINGS[self.grouping], keepdim=True)
+
+    def _coefficient(self, norms: Tensor, sums: Tensor, inner_exponent: float) -> Tensor:
+        """One number per kernel: q S^(q-1) p n^inner_exponent."""
+        spec = self.spec
+        return (spec.outer * power(sums, spec.outer - 1)) * (spec.inner * power(norms, inner_exponent))
+
+    def _gradient(self, weight: Tensor, layout: Layout, factor: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            stack = kernel_stack(weight, layout)
+            norms, sums = self._norms_and_sums(stack)
+            # d n / d w is w / n for the l2 norm: its 1/n lowers the exponent instead of dividing by 0.
+            coefficient = self._coefficient(norms, sums, self.spec.inner - self.spec.norm)
+            if factor is not None:
+                coefficient = coefficient * factor
+            direction = stack.sign() if self.spec.norm == 1 else stack
+            wide = coefficient.unsqueeze(-1) * direction
+            if weight.dtype == torch.float16:
+                largest = torch.finfo(weight.dtype).max
+                wide = wide.clamp(-largest, largest)
+            wide = wide.transpose(1, 2) if layout.transposed else wide
+            return wide.reshape(weight.shape).to(weight.dtype)
+
+
+class _PenaltyFunction(torch.autograd.Function):
+    """The value with the closed form as its backward, so that no 0/0 can arise in autograd."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, penalty: Penalty, layout: Layout) -> Tensor:
+        return penalty.value(weight, layout)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        weight, ctx.penalty, ctx.layout = inputs
+        ctx.save_for_backward(weight)
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor):
+        (weight,) = ctx.saved_tensors
+        return _GradientFunction.apply(weight, grad_output, ctx.penalty, ctx.layout), None, None
+
+
+class _GradientFunction(torch.autograd.Function):
+    """The closed form as a node of its own, so that a second derivative is refused, never silently 0."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, factor: Tensor, penalty: Penalty, layout: Layout) -> Tensor:
+        return penalty._gradient(weight, layout, factor)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor):
+        raise RuntimeError(
+            "a penalty cannot be differentiated twice: its second derivative does not exist at zero; "
+            "detach the gradient, or write the formula in plain autograd for weights away from zero"
+        )

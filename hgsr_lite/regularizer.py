@@ -1,0 +1,210 @@
+"""A penalty on a model: which layers, how strong, when, and three ways to apply it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hgsr_lite.groups import WeightLayer, weight_layers
+from hgsr_lite.penalties import Penalty
+from hgsr_lite.prox import prox
+
+AUTHORS_EXCLUDE = ("downsample",)
+"""The authors leave a residual network's 1x1 shortcuts out; harmless where a model has none."""
+
+_L1 = Penalty("l1")
+
+
+class Regularizer:
+    """A penalty, its strength and the layers of a model that it acts on.
+
+        R = s * ( (1 - l1_mix) * sum over layers penalty(W) + l1_mix * sum over layers ||W||_1 )
+
+    where s is `strength`, scaled down linearly while training is younger than the share `warmup` of its
+    length (0 turns the warm-up off). Only convolution weights are touched (name linear layers with
+    `include` to have them too), never biases nor batch-norm weights; frozen weights are left alone.
+    `exclude` takes layers away by the dotted parts of their names.
+
+    The authors' defaults: `hsq_gl12`, feature-wise, strength 1e-3, l1_mix 0.5, `downsample` excluded.
+    Strengths of different penalties are not comparable; see `calibrate_`.
+
+    Raises `ValueError` for an unknown penalty or grouping, a negative, NaN or infinite strength, an
+    `l1_mix` or `warmup` outside 0..1, a name that matches no layer, and a model with nothing to act on.
+
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    >>> reg = Regularizer(model, "hsq_gl12", strength=0.1, l1_mix=0.5)
+    >>> reg().backward()                    # in a loss, or ...
+    >>> gradient = model[0].weight.grad.clone()
+    >>> model.zero_grad()
+    >>> value = reg.add_gradient_()         # ... faster, after loss.backward()
+    >>> torch.allclose(gradient, model[0].weight.grad)
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        penalty: str | Penalty = "hsq_gl12",
+        *,
+        grouping: str = "feature",
+        strength: float = 1e-3,
+        l1_mix: float = 0.0,
+        warmup: float = 0.0,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] = AUTHORS_EXCLUDE,
+    ) -> None:
+        self.penalty = penalty if isinstance(penalty, Penalty) else Penalty(penalty, grouping)
+        self.strength = strength
+        self.l1_mix = _check_share("l1_mix", l1_mix)
+        self.warmup = _check_share("warmup", warmup)
+        self._progress = 1.0
+        layers = weight_layers(model, include, self._excluded(model, exclude))
+        self.layers: list[WeightLayer] = [layer for layer in layers if layer.weight.requires_grad]
+        if not self.layers:
+            raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
+        self._model = model
+
+    @staticmethod
+    def _excluded(model: nn.Module, exclude: Iterable[str]) -> Iterable[str]:
+        names = [name for name, _ in model.named_modules()]
+        default_is_idle = exclude == AUTHORS_EXCLUDE and not any("downsample" in name for name in names)
+        return () if default_is_idle else exclude
+
+    @property
+    def strength(self) -> float:
+        """The strength after the warm-up; may be set, to a finite number of at least 0."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
+        if not (isinstance(strength, int | float) and math.isfinite(strength) and strength >= 0):
+            raise ValueError(
+                f"strength {strength!r} is not a finite number >= 0: start near 1e-4, or let "
+                "calibrate_() choose one"
+            )
+        self._strength = float(strength)
+
+    def set_progress(self, share: float) -> None:
+        """Say how much of training is done, 0 to 1; the warm-up goes by it. `fit` calls this."""
+        self._progress = _check_share("progress", share)
+
+    @property
+    def current_strength(self) -> float:
+        """The strength now: `strength * min(1, progress / warmup)`."""
+        return self.strength * (min(1.0, self._progress / self.warmup) if self.warmup else 1.0)
+
+    def _strengths(self) -> tuple[float, float]:
+        """The factors now of the penalty and of the l1 norm."""
+        return self.current_strength * (1 - self.l1_mix), self.current_strength * self.l1_mix
+
+    def __call__(self) -> Tensor:
+        """The regularisation term, a differentiable scalar to add to a loss."""
+        strength, l1_strength = self._strengths()
+        total = torch.zeros((), device=self.layers[0].weight.device)
+        for layer in self.layers:
+            total = total + strength * self.penalty(layer.weight, layer.layout)
+            if l1_strength:
+                total = total + l1_strength * _L1(layer.weight, layer.layout)
+        return total
+
+    @torch.no_grad()
+    def add_gradient_(self) -> Tensor:
+        """Add the term's gradient to every layer's `.grad`, in place, and return the term's value.
+
+        The same numbers as `reg().backward()`, from the closed form. Call it between `loss.backward()`
+        and the optimizer's step; a `.grad` that is None is made.
+        """
+        strength, l1_strength = self._strengths()
+        total = torch.zeros((), device=self.layers[0].weight.device)
+        for layer in self.layers:
+            weight = layer.weight
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            total += strength * self.penalty.value(weight, layer.layout)
+            weight.grad.add_(self.penalty.gradient(weight, layer.layout), alpha=strength)
+            if l1_strength:
+                total += l1_strength * _L1.value(weight, layer.layout)
+                weight.grad.add_(weight.sign(), alpha=l1_strength)
+        return total
+
+    @torch.no_grad()
+    def prox_(self, lr: float) -> None:
+        """One proximal step on every layer's weight, in place, with step size `lr * strength`.
+
+        Solves argmin_V 0.5 |V - W|^2 + lr * R(V) for each layer: the l1 part first, then the penalty,
+        which for these penalties is the joint solution. This is what makes weights exactly zero.
+        """
+        strength, l1_strength = self._strengths()
+        for layer in self.layers:
+            weight = layer.weight
+            weight.copy_(prox(self.penalty, weight, lr * strength, layer.layout, l1_step=lr * l1_strength))
+
+    def calibrate_(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        fraction: float = 0.1,
+        loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+    ) -> float:
+        """Set the strength so that the term's gradient is `fraction` of the loss's, and return it.
+
+            strength = fraction * ||d loss / d W|| / ||d (R / strength) / d W||
+
+        over the regularised weights as they are now, on one batch. The degrees of the penalties run
+        from 1/4 to 4, so this is how strengths are made comparable. Neither weights, gradients, batch
+        norm statistics nor the random state are changed.
+
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+        >>> reg = Regularizer(model, "es")
+        >>> reg.calibrate_(torch.randn(8, 1, 8, 8), torch.arange(8) % 2, fraction=0.1) > 0
+        True
+        """
+        if not (math.isfinite(fraction) and fraction > 0):
+            raise ValueError(f"fraction {fraction!r} must be a finite number > 0: try 0.1")
+        loss_norm = self._loss_gradient_norm(images, labels, loss)
+        mix = self.l1_mix
+        squares = [
+            (
+                (1 - mix) * self.penalty.gradient(layer.weight, layer.layout).double()
+                + mix * layer.weight.detach().sign().double()
+            )
+            .square()
+            .sum()
+            for layer in self.layers
+        ]
+        term_norm = torch.stack(squares).sum().sqrt().item()
+        if not (math.isfinite(loss_norm) and math.isfinite(term_norm) and loss_norm > 0 and term_norm > 0):
+            raise ValueError(
+                f"cannot calibrate: the loss's gradient norm is {loss_norm:g}, the penalty's {term_norm:g}; "
+                "both must be finite and above 0: check the weights and the batch"
+            )
+        self.strength = fraction * loss_norm / term_norm
+        return self.strength
+
+    def _loss_gradient_norm(self, images: Tensor, labels: Tensor, loss: Callable) -> float:
+        state = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        devices = [images.device] if images.is_cuda else []
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            value = loss(functional_call(self._model, state, (images,)), labels)
+        gradients = torch.autograd.grad(value, [layer.weight for layer in self.layers])
+        return torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt().item()
+
+    def __repr__(self) -> str:
+        mix = f", l1_mix={self.l1_mix:g}" if self.l1_mix else ""
+        warmup = f", warmup={self.warmup:g}" if self.warmup else ""
+        return (
+            f"Regularizer({self.penalty.key!r}, {self.penalty.grouping}-wise, strength={self.strength:g}"
+            f"{mix}{warmup}, {len(self.layers)} layers)"
+        )
+
+
+def _check_share(name: str, share: float) -> float:
+    if not (isinstance(share, int | float) and 0 <= share <= 1):
+        raise ValueError(f"{name} {share!r} is outside 0..1: it is a share, 0 for none and 1 for all")
+    return float(share)

@@ -1,0 +1,221 @@
+"""One training run: its settings, its state, one epoch at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from hgsr_lite.augment import random_crop, random_flip
+from hgsr_lite.data import Data, Split
+from hgsr_lite.evaluate import evaluate
+from hgsr_lite.groups import choose
+from hgsr_lite.history import History
+from hgsr_lite.regularizer import Regularizer
+from hgsr_lite.sparsity import SparsityReport, sparsity
+
+OPTIMIZERS = ("sgd", "adam")
+_CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's course; a checkpoint belongs to exactly one of these."""
+
+    epochs: int
+    seed: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    batch_size: int
+    optimizer: str
+    proximal: bool
+    augment: bool
+    tolerance: float
+    relative: bool
+
+    def check(self, regularizer: Regularizer | None) -> None:
+        """Refuse settings that cannot work, before anything is trained."""
+        choose("optimizer", self.optimizer, OPTIMIZERS)
+        for name in ("epochs", "batch_size"):
+            number = getattr(self, name)
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} {number!r} must be a whole number of at least 1")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr {self.lr!r} must be a finite number > 0: the authors take 0.01")
+        if self.proximal and regularizer is None:
+            raise ValueError("proximal=True needs a regularizer: there is nothing to take the step for")
+        if self.proximal and self.optimizer == "adam":
+            raise ValueError(
+                "proximal=True with optimizer='adam' would be wrong: Adam scales each weight's step by "
+                "itself, so one scalar step no longer solves the proximal problem; use optimizer='sgd'"
+            )
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer these settings ask for, over all of the model's parameters."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(model.parameters(), self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            model.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+    def lr_in(self, epoch: int) -> float:
+        """The authors' schedule: times 0.2 after each third of the run; epochs count from 1."""
+        return self.lr * 0.2 ** (3 * (epoch - 1) // self.epochs)
+
+
+class Run:
+    """One training run in progress: the parts that change together and are saved together."""
+
+    def __init__(
+        self, model: nn.Module, data: Data, regularizer: Regularizer | None, settings: Settings
+    ) -> None:
+        self.model, self.data, self.regularizer, self.settings = model, data, regularizer, settings
+        self.optimizer = settings.make_optimizer(model)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.history = History()
+        self.epoch = 0
+        self.steps = math.ceil(len(data.train.labels) / settings.batch_size)
+        self._warned: set[str] = set()
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs, as tensors and plain values."""
+        return {
+            "identity": self.identity(),
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "shuffling": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "history": self.history.state(),
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be resumed."""
+        return {
+            **asdict(self.settings),
+            "regularizer": repr(self.regularizer),
+            "data": self.data.name,
+            "training images": len(self.data.train.labels),
+            "model": type(self.model).__name__,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["shuffling"])
+        torch.set_rng_state(state["random"])
+        self.history = History.from_state(state["history"])
+        self.epoch = state["epoch"]
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training images of one epoch, shuffled, cropped and flipped if asked for."""
+        train, settings = self.data.train, self.settings
+        if settings.augment:
+            padding = max(1, train.images.shape[-1] // 8)  # 4 for 32 pixels, as is usual
+            cropped = random_crop(train.images, padding, self.generator)
+            train = Split(random_flip(cropped, self.generator), train.labels)
+        return train.batches(settings.batch_size, self.generator)
+
+    def train_epoch(self, bar: tqdm) -> None:
+        """One pass over the training images, then a record of where the network stands."""
+        self.epoch += 1
+        started = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr_in(self.epoch)
+        self.model.train()
+        loss_sum = torch.zeros((), device=self.data.train.labels.device)
+        term_sum = torch.zeros_like(loss_sum)
+        for number, (images, labels) in enumerate(self.batches()):
+            if self.regularizer is not None:
+                done = (self.epoch - 1) * self.steps + number + 1
+                self.regularizer.set_progress(done / (self.settings.epochs * self.steps))
+            loss, term = self._step(images, labels)
+            loss_sum += loss * len(labels)
+            term_sum += term
+            bar.update()
+        self._record(loss_sum.item() / len(self.data.train.labels), term_sum.item() / self.steps, started)
+        last = self.history.records[-1]
+        bar.set_postfix_str(
+            f"accuracy {last['validation accuracy']:.1%}, {last['below tolerance']:.1%} below tolerance"
+        )
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad()
+        loss = cross_entropy(self.model(images), labels)
+        loss.backward()
+        term = torch.zeros_like(loss.detach())
+        if self.regularizer is not None and not self.settings.proximal:
+            term = self.regularizer.add_gradient_()
+        self.optimizer.step()
+        if self.settings.proximal:
+            self.regularizer.prox_(self.optimizer.param_groups[0]["lr"])
+        return loss.detach(), term
+
+    def _record(self, loss: float, term: float, started: float) -> None:
+        if not math.isfinite(loss + term):
+            raise self._diverged(loss, term)
+        report = sparsity(self.model, self.settings.tolerance, self.settings.relative)
+        validation_loss, validation_accuracy = evaluate(self.model, self.data.validation)
+        self.history.records.append(
+            {
+                "epoch": self.epoch,
+                "training loss": loss,
+                "penalty": term,
+                "validation loss": validation_loss,
+                "validation accuracy": validation_accuracy,
+                **report.overall.shares(),
+                "strength": self.regularizer.current_strength if self.regularizer else 0.0,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        self.history.take_snapshot(self.model, self.epoch, self.settings.epochs)
+        self._guard(report, loss)
+
+    def _diverged(self, loss: float, term: float) -> FloatingPointError:
+        strength = self.regularizer.current_strength if self.regularizer else 0.0
+        error = FloatingPointError(
+            f"epoch {self.epoch}: the loss is {loss:g} and the penalty {term:g} at strength {strength:g}: "
+            f"lower the strength or the learning rate ({self.settings.lr:g}), or warm the strength up "
+            "(warmup=0.5); the epochs before this one are in this error's .history"
+        )
+        error.history = self.history
+        return error
+
+    def _guard(self, report: SparsityReport, loss: float) -> None:
+        """Say at once when a layer, or the network, has died; not at the end of the run."""
+        if self.regularizer is None:
+            return
+        empty = [layer.name for layer in report.layers if layer.below_tolerance == layer.weights]
+        at_chance = loss > _CHANCE * math.log(self.data.num_classes)
+        for name in empty:
+            state = (
+                "and the loss is at chance: the network is dead"
+                if at_chance
+                else (
+                    "though the loss is not at chance; before a batch norm the scale means little, else "
+                    "the layer is dying"
+                )
+            )
+            self._warn(name + str(at_chance), f"every weight of layer {name!r} is below tolerance, {state}")
+
+    def _warn(self, once: str, what: str) -> None:
+        if once in self._warned:
+            return
+        self._warned.add(once)
+        note = (
+            f"epoch {self.epoch}: {what}. Lower the strength (now {self.regularizer.current_strength:g}) "
+            "or warm it up (warmup=0.5)."
+        )
+        self.history.notes.append(note)
+        warnings.warn(note, RuntimeWarning, stacklevel=6)

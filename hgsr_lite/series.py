@@ -1,0 +1,270 @@
+"""The notebook series as a job: each notebook in a kernel of its own, and the figures they hand over."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import nbformat
+    import pandas
+
+RESULTS_VARIABLE = "HGSR_RESULTS"
+TRACEBACK_LINES = 10
+# Without it a kernel warns on every start that others on the machine could listen in.
+ENCRYPTED = {"KernelManager": {"transport_encryption": "auto"}}
+# Beyond four threads the small networks of the series spend more time meeting than working.
+MOST_THREADS = 4
+_TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class NotebookError(RuntimeError):
+    """A notebook stopped; the message names notebook and cell and ends with the traceback's last lines."""
+
+
+def find_notebooks(folder: str | Path, names: Sequence[str] = ()) -> list[Path]:
+    """Return the numbered notebooks of a folder in reading order, or those that ``names`` picks.
+
+    A name is the number (``"05"``), the stem or the file name. Raises ``ValueError`` for a folder without
+    numbered notebooks and for a name that fits none of them.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("01_groups", "00_start", "draft"):
+    ...         _ = (Path(folder) / f"{name}.ipynb").write_text("{}")
+    ...     print([path.stem for path in find_notebooks(folder)])
+    ...     print([path.stem for path in find_notebooks(folder, ["01"])])
+    ['00_start', '01_groups']
+    ['01_groups']
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise ValueError(f"No numbered notebooks in {folder}: run this where notebooks/ is.")
+    keys = {key: path for path in paths for key in (path.stem[:2], path.stem, path.name)}
+    for name in names:
+        if name not in keys:
+            near = difflib.get_close_matches(name, keys, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"No notebook {name!r}. There are: {', '.join(p.stem for p in paths)}.{hint}")
+    chosen = {keys[name] for name in names} or set(paths)
+    return [path for path in paths if path in chosen]
+
+
+def declared_parameters(path: str | Path) -> dict[str, Any]:
+    """Return what a notebook's ``parameters`` cell assigns, by name, as papermill reads it."""
+    import papermill
+
+    try:
+        return dict(papermill.inspect_notebook(str(path)))
+    except ValueError as error:
+        raise ValueError(f"{Path(path).name}: {error} `make execute` writes it.") from None
+
+
+def parameters_by_notebook(paths: Sequence[Path], wanted: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Give every notebook those of the ``wanted`` parameters that it declares.
+
+    Raises ``ValueError`` for a parameter that none of them declares.
+    """
+    declared = {path: declared_parameters(path) for path in paths} if wanted else {}
+    for name in wanted:
+        if not any(name in names for names in declared.values()):
+            known = sorted(set().union(*declared.values()))
+            raise ValueError(f"No notebook declares the parameter {name}. Declared: {', '.join(known)}.")
+    return {
+        path: {name: value for name, value in wanted.items() if name in declared[path]} if wanted else {}
+        for path in paths
+    }
+
+
+def available_cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def kernel_environment(build: str | Path, **extra: str) -> Iterator[None]:
+    """Let kernels start from this environment's Python, blind to a reader's own Jupyter settings.
+
+    Configuration, kernel lists and run-time files lie in ``build/jupyter`` as long as the context lasts, so
+    that a kernel called ``python3`` in somebody's home folder is never taken for ours, and no style or
+    start-up file changes a figure. ``extra`` sets further variables.
+    """
+    home = Path(build).resolve() / "jupyter"
+    folders = {
+        "JUPYTER_CONFIG_DIR": home / "config",
+        "JUPYTER_DATA_DIR": home / "data",
+        "JUPYTER_RUNTIME_DIR": home / "runtime",
+        "IPYTHONDIR": home / "ipython",
+        "MPLCONFIGDIR": home / "matplotlib",
+    }
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    before = dict(os.environ)
+    for name in ("JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "PYTHONSTARTUP"):
+        os.environ.pop(name, None)
+    os.environ.update({name: str(folder) for name, folder in folders.items()})
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(MOST_THREADS, available_cores())))
+    os.environ.update(extra)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def run_notebook(
+    path: str | Path, output: str | Path, parameters: Mapping[str, Any] | None = None
+) -> tuple[nbformat.NotebookNode, float]:
+    """Run one notebook from top to bottom in a fresh kernel; return it executed, and the seconds it took.
+
+    The kernel works in the notebook's own folder. The executed notebook is written to ``output``, also as far
+    as it came when a cell fails: then ``NotebookError`` says which one. Call it inside `kernel_environment`.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from traitlets.config import Config
+
+    path, output = Path(path).resolve(), Path(output).resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    try:
+        executed = papermill.execute_notebook(
+            str(path),
+            str(output),
+            dict(parameters or {}),
+            kernel_name="python3",
+            cwd=str(path.parent),
+            progress_bar=False,
+            config=Config(ENCRYPTED),
+        )
+    except papermill.PapermillExecutionError as error:
+        raise NotebookError(_failure(path, error, bool(parameters))) from None
+    except (DeadKernelError, CellTimeoutError) as error:
+        raise NotebookError(f"{path.name} stopped: {str(error).strip().splitlines()[-1]}") from None
+    return executed, time.perf_counter() - start
+
+
+def _failure(path: Path, error: Any, parameters_injected: bool) -> str:
+    import nbformat
+
+    cells = nbformat.read(path, as_version=4).cells
+    tagged = [i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])]
+    position = error.cell_index + 1
+    # papermill puts a cell of its own behind the tagged one, which the reader's file does not have.
+    if parameters_injected and error.cell_index > (tagged[0] if tagged else -1):
+        position -= 1
+    first_line = next((line for line in error.source.splitlines() if line.strip()), "")
+    lines = _TERMINAL_COLOUR.sub("", "\n".join(error.traceback)).rstrip().splitlines()
+    return "\n".join(
+        [
+            f"{path.name} stopped in cell {position} (In [{error.exec_count}]: {first_line.strip()})",
+            *(f"    {line}" for line in lines[-TRACEBACK_LINES:]),
+        ]
+    )
+
+
+def run_series(
+    paths: Sequence[Path], build: str | Path, parameters: Mapping[str, Any] | None = None
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Run notebooks in order into ``build/run``; return seconds by notebook, and the figures they recorded.
+
+    One progress bar over the notebooks; each prints the time it took. The first failure ends the series with
+    `NotebookError`.
+    """
+    from tqdm import tqdm
+
+    folder = Path(build) / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / "results.jsonl"
+    results.unlink(missing_ok=True)
+    given = parameters_by_notebook(paths, parameters or {})
+    seconds = {}
+    with (
+        kernel_environment(build, **{RESULTS_VARIABLE: str(results.resolve())}),
+        tqdm(paths, unit="notebook", dynamic_ncols=True) as bar,
+    ):
+        for path in bar:
+            bar.set_description(path.stem)
+            _, seconds[path.stem] = run_notebook(path, folder / path.name, given[path])
+            bar.write(f"{path.stem:<32}{seconds[path.stem]:6.1f} s")
+    return seconds, read_results(results)
+
+
+def record_result(
+    network: str,
+    variant: str,
+    *,
+    accuracy: float,
+    accuracy_after_zeroing: float,
+    below_tolerance: float,
+    exact_zeros: float,
+    dead_channels: int,
+    parameters_after_removal: int | None = None,
+) -> None:
+    """Hand the figures of one trained network to the closing table of ``make run``.
+
+    ``variant`` is ``"dense"`` or ``"regularised"``; accuracies, ``below_tolerance`` and ``exact_zeros`` are
+    fractions in 0..1, the last one counted after the weights below tolerance were set to zero. Appends a line
+    to the file that ``$HGSR_RESULTS`` names, and does nothing where the variable is not set. Raises
+    ``ValueError`` for another variant or a fraction outside 0..1.
+
+    >>> record_result("digits_cnn", "dense", accuracy=0.99, accuracy_after_zeroing=0.99,
+    ...               below_tolerance=0.01, exact_zeros=0.01, dead_channels=0)
+    """
+    figures = {key: value for key, value in locals().items() if key not in ("network", "variant")}
+    if variant not in ("dense", "regularised"):
+        raise ValueError(f"variant is {variant!r}; use 'dense' or 'regularised'.")
+    for name in ("accuracy", "accuracy_after_zeroing", "below_tolerance", "exact_zeros"):
+        if not 0 <= figures[name] <= 1:
+            raise ValueError(f"{name} is {figures[name]}; give a fraction between 0 and 1.")
+    target = os.environ.get(RESULTS_VARIABLE)
+    if target:
+        plain = {key: value if value is None else float(value) for key, value in figures.items()}
+        with open(target, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"network": network, "variant": variant, **plain}) + "\n")
+
+
+def read_results(path: str | Path) -> list[dict[str, Any]]:
+    """Return the recorded figures of a run in the order they came; none if no notebook recorded any."""
+    path = Path(path)
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def results_table(results: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """Return recorded figures as the table that ``make run`` closes with: one row a network and variant.
+
+    >>> row = {"network": "digits_cnn", "variant": "dense", "accuracy": 0.99, "accuracy_after_zeroing": 0.99,
+    ...        "below_tolerance": 0.02, "exact_zeros": 0.02, "dead_channels": 0.0,
+    ...        "parameters_after_removal": None}
+    >>> results_table([row]).iloc[0].tolist()
+    ['digits_cnn', 'dense', '99.0 %', '99.0 %', '2.0 %', '2.0 %', '0', '-']
+    """
+    import pandas
+
+    def percent(value: float) -> str:
+        return f"{100 * value:.1f} %"
+
+    def count(value: float | None) -> str:
+        return "-" if value is None else f"{value:,.0f}"
+
+    columns = {
+        "network": ("network", str),
+        "variant": ("variant", str),
+        "test accuracy": ("accuracy", percent),
+        "after zeroing": ("accuracy_after_zeroing", percent),
+        "below tolerance": ("below_tolerance", percent),
+        "exact zeros": ("exact_zeros", percent),
+        "dead channels": ("dead_channels", count),
+        "parameters left": ("parameters_after_removal", count),
+    }
+    rows = [[form(result[key]) for key, form in columns.values()] for result in results]
+    return pandas.DataFrame(rows, columns=list(columns))

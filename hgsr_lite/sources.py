@@ -1,0 +1,239 @@
+"""Where images come from: one table of named sets, and any folder of images.
+
+Every source is a single pool of images with a label each; where the set has a test part of its own, that is
+marked. Pixels stay unread, if possible, until `data` says which images it wants.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, ImageFolder
+from torchvision.datasets.utils import check_integrity
+from tqdm import tqdm
+
+_TIME_OUT = 10.0  # seconds without an answer, after which a download is given up
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pool of labelled images before it is split.
+
+    `labels`: int64 (images,). `is_test`: booleans (images,), or None where the set has no test part of its
+    own. `read(indices, size)` returns uint8 pixels (images, channels, height, width); `size` (height, width)
+    is a wish that only a folder grants. `white` is the pixel value of full brightness.
+    """
+
+    classes: tuple[str, ...]
+    labels: Tensor
+    is_test: Tensor | None
+    read: Callable[[Tensor, tuple[int, int] | None], Tensor]
+    white: float = 255.0
+
+
+def data_root(root: str | Path | None) -> Path:
+    """The folder that holds the image sets: `root`, else `$HGSR_DATA`, else `~/.cache/hgsr_lite`.
+
+    >>> data_root("sets").name
+    'sets'
+    """
+    return Path(root or os.environ.get("HGSR_DATA") or "~/.cache/hgsr_lite").expanduser()
+
+
+def digits_source(root: Path, download: bool) -> Source:
+    """1,797 handwritten digits, 8x8 grey pixels from 0 to 16, that come with scikit-learn."""
+    from sklearn.datasets import load_digits  # a slow import that only this set needs
+
+    bunch = load_digits()
+    pixels = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
+    classes = tuple(str(name) for name in bunch.target_names)
+    return Source(classes, torch.from_numpy(bunch.target).long(), None, _reader(pixels), white=16.0)
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A set that torchvision can fetch: how to open a part of it, and the MD5 sum of each file it reads."""
+
+    open: Callable[..., MNIST | CIFAR10 | STL10]
+    folder: str
+    files: Sequence[Sequence[str]]
+
+    def faults(self, root: Path) -> list[str]:
+        """What is wrong with the files below `root`, a line for each; nothing if the set is whole."""
+        found = []
+        for name, checksum in self.files:
+            path = root / self.folder / name
+            if not path.is_file():
+                found.append(f"{path} is missing")
+            elif not check_integrity(path, checksum):
+                found.append(f"{path} is damaged or incomplete: delete it")
+        return found
+
+
+_PUBLISHED = {
+    "mnist": _Published(
+        lambda root, test, download: MNIST(root, train=not test, download=download),
+        "MNIST/raw",
+        (
+            ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
+            ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
+            ("t10k-images-idx3-ubyte", "2646ac647ad5339dbf082846283269ea"),
+            ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
+        ),
+    ),
+    "cifar10": _Published(
+        lambda root, test, download: CIFAR10(root, train=not test, download=download),
+        CIFAR10.base_folder,
+        (*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])),
+    ),
+    "cifar100": _Published(
+        lambda root, test, download: CIFAR100(root, train=not test, download=download),
+        CIFAR100.base_folder,
+        (*CIFAR100.train_list, *CIFAR100.test_list, (CIFAR100.meta["filename"], CIFAR100.meta["md5"])),
+    ),
+    "stl10": _Published(
+        lambda root, test, download: STL10(root, split="test" if test else "train", download=download),
+        STL10.base_folder,
+        (*STL10.train_list, *STL10.test_list),
+    ),
+}
+
+
+def _published_source(name: str, root: Path, download: bool) -> Source:
+    published = _PUBLISHED[name]
+    faults, attempt = published.faults(root), ""
+    if faults and download:
+        attempt = _download(published, root)
+        faults = published.faults(root)
+    if faults:
+        more = f" ({len(faults)} such files)" if len(faults) > 1 else ""
+        raise ValueError(
+            f"{name} cannot be read: {faults[0]}{more}.{attempt} Set HGSR_DATA or root= to the folder that "
+            f"holds {published.folder}, or call load_data({name!r}, download=True) with a network."
+        )
+    train, test = (published.open(root, test, False) for test in (False, True))
+    pixels = torch.cat([_channels_first(part.data) for part in (train, test)])
+    labels = torch.cat([_labels(part) for part in (train, test)])
+    classes = tuple(str(label).split(" - ")[0] for label in train.classes)
+    return Source(classes, labels, torch.arange(len(labels)) >= len(train), _reader(pixels))
+
+
+def _labels(part: MNIST | CIFAR10 | STL10) -> Tensor:
+    return torch.as_tensor(part.labels if isinstance(part, STL10) else part.targets).long()
+
+
+def _download(published: _Published, root: Path) -> str:
+    """Fetch a set with torchvision, which shows its progress; return what went wrong, as a sentence."""
+    try:
+        with _socket_time_out(_TIME_OUT):
+            published.open(root, False, True)
+    except Exception as error:  # whatever went wrong, the reader needs the same advice
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return f" The download failed: {reason[-1]}."
+    return ""
+
+
+@contextmanager
+def _socket_time_out(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _channels_first(pixels: Tensor | np.ndarray) -> Tensor:
+    pixels = torch.as_tensor(pixels)
+    if pixels.ndim == 3:
+        return pixels.unsqueeze(1)
+    return pixels.permute(0, 3, 1, 2) if pixels.shape[-1] == 3 else pixels
+
+
+def _reader(pixels: Tensor) -> Callable[[Tensor, tuple[int, int] | None], Tensor]:
+    return lambda indices, size: pixels[indices]
+
+
+SETS: dict[str, Callable[[Path, bool], Source]] = {
+    "digits": digits_source,
+    **{name: partial(_published_source, name) for name in _PUBLISHED},
+}
+"""Name of an image set -> what opens it, given the root folder and whether it may be downloaded."""
+
+
+def folder_source(folder: Path) -> Source:
+    """Images in `folder/<class>/`, or in `folder/train/<class>/` and `folder/test/<class>/`."""
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        parts = [_image_folder(folder / "train"), _image_folder(folder / "test")]
+        if parts[0].classes != parts[1].classes:
+            odd = sorted(set(parts[0].classes) ^ set(parts[1].classes))
+            raise ValueError(f"train and test in {folder} differ in their classes: {', '.join(odd)}")
+    else:
+        parts = [_image_folder(folder)]
+    classes = tuple(parts[0].classes)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{folder} has only one class, {classes[0]!r}: a classifier needs two, as folder/<class>/ "
+            "or as folder/train/<class>/ and folder/test/<class>/"
+        )
+    samples = [sample for part in parts for sample in part.samples]
+    labels = torch.tensor([label for _, label in samples])
+    is_test = torch.arange(len(labels)) >= len(parts[0]) if len(parts) == 2 else None
+    return Source(classes, labels, is_test, partial(_decode_all, [path for path, _ in samples]))
+
+
+class _VisibleFolder(ImageFolder):
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        # Notebook servers leave hidden folders beside the classes.
+        folders = (path.name for path in Path(directory).iterdir() if path.is_dir())
+        names = sorted(name for name in folders if not name.startswith("."))
+        if not names:
+            raise FileNotFoundError("it holds no class folder")
+        return names, {name: number for number, name in enumerate(names)}
+
+
+def _image_folder(folder: Path) -> ImageFolder:
+    try:
+        return _VisibleFolder(str(folder))
+    except OSError as error:
+        # Torchvision's message names the empty class.
+        reason = str(error).split(". Supported")[0].rstrip(".")
+        raise ValueError(f"no images in {folder}: {reason}; put them in {folder}/<class>/") from error
+
+
+def _decode_all(paths: Sequence[str], indices: Tensor, size: tuple[int, int] | None) -> Tensor:
+    chosen = [paths[index] for index in indices.tolist()]
+    size = size or _decode(paths[0], None).shape[1:]
+    pixels = torch.empty((len(chosen), 3, *size), dtype=torch.uint8)
+    with ThreadPoolExecutor() as pool:
+        images = pool.map(partial(_decode, size=size), chosen, chunksize=64)
+        for place, image in enumerate(tqdm(images, "decoding images", len(chosen), leave=False)):
+            pixels[place] = image
+    is_grey = bool((pixels[:, :1] == pixels[:, 1:]).all())
+    return pixels[:, :1].clone() if is_grey else pixels
+
+
+def _decode(path: str, size: tuple[int, int] | None) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            if size is not None:
+                image.draft("RGB", size[::-1])  # lets a large JPEG be decoded at a fraction of its size
+            if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            image = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}): mend or delete it") from error
+    if size is not None and image.size != size[::-1]:
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,0 +1,67 @@
+"""What tests of every kind share: real data where it is at hand, notebooks made on the spot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shared machine makes single examples slow now and then; that says nothing about the code.
+hypothesis.settings.register_profile("hgsr", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("hgsr")
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> str:
+    """The folder that holds MNIST, from $HGSR_DATA."""
+    root = os.environ.get("HGSR_DATA", "")
+    if not (Path(root) / "MNIST" / "raw").is_dir():
+        pytest.skip("MNIST is not in $HGSR_DATA: set it to a folder that torchvision unpacked MNIST into")
+    return root
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small colour images in train/ and test/: three classes, told apart by their stripes."""
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 24), ("test", 8)):
+        for label, name in enumerate(("across", "down", "plain")):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = generator.integers(0, 80, (24, 24, 3), dtype=np.uint8)
+                if label < 2:
+                    np.moveaxis(image, label, 0)[number % 3 :: 3] += 150
+                Image.fromarray(image).save(folder / f"{number:02d}.png")
+    return root
+
+
+@pytest.fixture
+def write_notebook() -> Callable[..., Path]:
+    """Write a notebook of code cells; a cell is its source, or (source, tag)."""
+
+    def write(path: Path, *cells: str | tuple[str, str]) -> Path:
+        notebook = nbformat.v4.new_notebook()
+        notebook.metadata["kernelspec"] = {
+            "display_name": "Python 3",
+            "language": "python",
+            "name": "python3",
+        }
+        for number, cell in enumerate(cells):
+            source, *tags = (cell,) if isinstance(cell, str) else cell
+            new = nbformat.v4.new_code_cell(source, id=f"cell-{number}", metadata={"tags": tags})
+            notebook.cells.append(new)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, path)
+        return path
+
+    return write
