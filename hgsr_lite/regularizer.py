@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -17,6 +19,7 @@ AUTHORS_EXCLUDE = ("downsample",)
 """The authors leave a residual network's 1x1 shortcuts out; harmless where a model has none."""
 
 _L1 = Penalty("l1")
+_LOG = logging.getLogger(__name__)
 
 
 class Regularizer:
@@ -68,6 +71,8 @@ class Regularizer:
         if not self.layers:
             raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
         self._model = model
+        self._form: tuple | None = None
+        self._table: tuple[np.ndarray, np.ndarray] | None = None
 
     @staticmethod
     def _excluded(model: nn.Module, exclude: Iterable[str]) -> Iterable[str]:
@@ -117,14 +122,29 @@ class Regularizer:
         """Add the term's gradient to every layer's `.grad`, in place, and return the term's value.
 
         The same numbers as `reg().backward()`, from the closed form. Call it between `loss.backward()`
-        and the optimizer's step; a `.grad` that is None is made.
+        and the optimizer's step; a `.grad` that is None is made. On the CPU in float32 or float64 one
+        compiled loop serves all layers; elsewhere the plain formula goes layer by layer (`backend` tells).
         """
         strength, l1_strength = self._strengths()
+        weights = [layer.weight for layer in self.layers]
+        for weight in weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        gradients = [weight.grad for weight in weights]
+        compiled = self._compiled_layers()
+        if compiled is not None and all(map(_alike, weights, gradients)):
+            from hgsr_lite.fused import fused_gradient_
+
+            return torch.tensor(
+                fused_gradient_(self.penalty, weights, gradients, *compiled, strength, l1_strength)
+            )
+        return self._add_plain_gradient_(strength, l1_strength)
+
+    def _add_plain_gradient_(self, strength: float, l1_strength: float) -> Tensor:
+        """The reference: the closed form, layer by layer."""
         total = torch.zeros((), device=self.layers[0].weight.device)
         for layer in self.layers:
             weight = layer.weight
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
             total += strength * self.penalty.value(weight, layer.layout)
             weight.grad.add_(self.penalty.gradient(weight, layer.layout), alpha=strength)
             if l1_strength:
@@ -140,9 +160,32 @@ class Regularizer:
         which for these penalties is the joint solution. This is what makes weights exactly zero.
         """
         strength, l1_strength = self._strengths()
+        compiled = self._compiled_layers()
+        if compiled is not None:
+            from hgsr_lite.fused_prox import fused_prox_
+
+            weights = [layer.weight for layer in self.layers]
+            fused_prox_(self.penalty, weights, *compiled, lr * strength, lr * l1_strength)
+            return
         for layer in self.layers:
             weight = layer.weight
             weight.copy_(prox(self.penalty, weight, lr * strength, layer.layout, l1_step=lr * l1_strength))
+
+    @property
+    def backend(self) -> str:
+        """`"compiled"` (one numba loop over all layers, on the CPU) or `"plain"` (layer by layer)."""
+        return "plain" if self._compiled_layers() is None else "compiled"
+
+    def _compiled_layers(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The compiled loop's table of layers and its work list, made anew when a weight's form changes."""
+        form = tuple(
+            (weight.dtype, weight.device, weight.shape, weight.stride())
+            for weight in (layer.weight for layer in self.layers)
+        )
+        if form != self._form:
+            self._form, self._table = form, _compile_table(self.layers, self.penalty.grouping)
+            _LOG.info("penalty: %s version", "plain" if self._table is None else "compiled")
+        return self._table
 
     def calibrate_(
         self,
@@ -208,3 +251,18 @@ def _check_share(name: str, share: float) -> float:
     if not (isinstance(share, int | float) and 0 <= share <= 1):
         raise ValueError(f"{name} {share!r} is outside 0..1: it is a share, 0 for none and 1 for all")
     return float(share)
+
+
+def _alike(weight: Tensor, gradient: Tensor) -> bool:
+    return weight.stride() == gradient.stride() and weight.dtype == gradient.dtype
+
+
+def _compile_table(layers: list[WeightLayer], grouping: str) -> tuple[np.ndarray, np.ndarray] | None:
+    try:
+        # numba takes a second to import: only those who train pay for it, and none who cannot have it.
+        from hgsr_lite.fused import block_rows, fused_layers
+    except ImportError:
+        return None
+    weights, layouts = [layer.weight for layer in layers], [layer.layout for layer in layers]
+    rows = fused_layers(weights, layouts, grouping)
+    return None if rows is None else (rows, block_rows(rows))

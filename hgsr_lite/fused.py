@@ -1,0 +1,273 @@
+"""The penalty's gradient for every layer in one call, compiled for the CPU by numba.
+
+The plain version in `penalties` reads a weight about eight times and starts a dozen operators a
+layer. Here one compiled loop walks over *blocks of groups*: a block's weights are read, their norms
+and sums taken, and while they are still in the cache the gradient is added. Numba brings its own
+compiler, so nothing has to be installed beside it.
+
+A layer is a row of nine numbers (sizes, strides, span), so one kernel serves both
+groupings, grouped and transposed convolutions and linear layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from numba import carray, njit, prange, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from hgsr_lite.groups import Layout, kernel_stack
+from hgsr_lite.penalties import Penalty
+
+DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+"""The dtypes the compiled kernel takes; the others go the plain way."""
+
+_FAST = {"reassoc", "contract", "nsz", "arcp"}  # not "nnan": a NaN weight must stay visible
+_BLOCK = 1 << 20  # weights: long enough to stream, short enough to share out among the cores
+_PARALLEL_FROM = 1 << 17  # weights: below this, waking a second thread costs more than it saves
+
+
+@intrinsic
+def _pointer(context, address):
+    """Turn an integer address into a pointer that `carray` can see as an array."""
+
+    def generate(cg_context, builder, signature, args):
+        return builder.inttoptr(args[0], cg_context.get_value_type(types.voidptr))
+
+    return types.voidptr(address), generate
+
+
+def layer_rows(weights: list[Tensor], layouts: list[Layout], grouping: str) -> np.ndarray:
+    """One row a layer: sizes and strides of `(convolution group, group, kernel, element)`, then the span.
+
+    Strides and span (from the first element to the last) are counted in elements.
+    """
+    order = (0, 2, 1, 3) if grouping == "feature" else (0, 1, 2, 3)
+    rows = []
+    for weight, layout in zip(weights, layouts, strict=True):
+        stack = kernel_stack(weight, layout).permute(order)
+        span = 1 + sum((n - 1) * s for n, s in zip(weight.shape, weight.stride(), strict=True))
+        rows.append([*stack.shape, *stack.stride(), span])
+    return np.array(rows, dtype=np.int64)
+
+
+def block_rows(layers: np.ndarray) -> np.ndarray:
+    """The work list: `(layer, convolution group, first group, end)`, about `_BLOCK` weights each.
+
+    Ordered so that a list cut into equal pieces gives each thread about the same work.
+    """
+    blocks = []
+    for index, (conv_groups, groups, kernels, elements, *_) in enumerate(layers.tolist()):
+        step = max(1, _BLOCK // (kernels * elements))
+        blocks += [
+            (index, conv_group, first, min(first + step, groups))
+            for conv_group in range(conv_groups)
+            for first in range(0, groups, step)
+        ]
+    size = [(end - first) * layers[index, 2] * layers[index, 3] for index, _, first, end in blocks]
+    by_size = [blocks[b] for b in np.argsort(size)[::-1]]
+    return np.array(by_size[0::2] + by_size[1::2][::-1], dtype=np.int64)
+
+
+def fused_layers(weights: list[Tensor], layouts: list[Layout], grouping: str) -> np.ndarray | None:
+    """The `layer_rows` of weights that the compiled loop can take, else None.
+
+    It takes CPU weights of one dtype in `DTYPES` whose kernels lie contiguously, one after the other in
+    one of the two channel directions: convolutions, grouped and transposed ones, linear layers; not
+    channels_last.
+    """
+    dtype = weights[0].dtype
+    if dtype not in DTYPES or any(w.dtype != dtype or w.device.type != "cpu" for w in weights):
+        return None
+    rows = layer_rows(weights, layouts, grouping)
+    _, _, _, elements, _, s_group, s_kernel, s_element, _ = rows.T
+    adjacent = (np.minimum(s_group, s_kernel) == elements) & ((s_element == 1) | (elements == 1))
+    return rows if adjacent.all() else None
+
+
+@njit(inline="always")
+def _row_of(address, offset, columns, elements, sample):
+    """The `(columns, elements)` piece of memory that one row of kernels fills."""
+    return carray(_pointer(address + offset * sample.itemsize), (columns, elements), sample.dtype)
+
+
+# Measured: the short loops over a kernel's elements are fastest with their length left open, and with the
+# sign as arithmetic: a branch on a random sign costs more than all the rest.
+
+
+@njit(fastmath=_FAST)
+def _row_norms(weight, norm, norms):
+    columns, elements = weight.shape
+    zero = weight.dtype.type(0)
+    if norm == 1:
+        for column in range(columns):
+            total = zero
+            for element in range(elements):
+                total += abs(weight[column, element])
+            norms[column] = total
+    else:
+        for column in range(columns):
+            total = zero
+            for element in range(elements):
+                total += weight[column, element] * weight[column, element]
+            norms[column] = np.sqrt(total)
+
+
+@njit(fastmath=_FAST)
+def _add_row(weight, gradient, coefficients, norm, l1_scale):
+    """Add one row's gradient; return its l1 norm where that is wanted."""
+    columns, elements = weight.shape
+    real = weight.dtype.type
+    l1, total = real(l1_scale), real(0)
+    if norm == 1:
+        for column in range(columns):
+            step = coefficients[column] + l1
+            for element in range(elements):
+                w = weight[column, element]
+                gradient[column, element] += step * (real(w > 0) - real(w < 0))
+    else:
+        for column in range(columns):
+            coefficient = coefficients[column]
+            for element in range(elements):
+                w = weight[column, element]
+                gradient[column, element] += coefficient * w + l1 * (real(w > 0) - real(w < 0))
+    if l1 != 0:
+        for column in range(columns):
+            for element in range(elements):
+                total += abs(weight[column, element])
+    return total
+
+
+@njit(fastmath=_FAST)
+def _raise(base, exponent, raised):
+    """`base ** exponent`, with 0 where that is infinite; one plain loop for each exponent there is."""
+    zero, one = base.dtype.type(0), base.dtype.type(1)
+    if exponent == 0.5:
+        for at in range(base.size):
+            raised[at] = np.sqrt(base[at])
+    elif exponent == 1:
+        for at in range(base.size):
+            raised[at] = base[at]
+    elif exponent == 2:
+        for at in range(base.size):
+            raised[at] = base[at] * base[at]
+    elif exponent == 0:
+        for at in range(base.size):
+            raised[at] = one
+    elif exponent == -0.5:
+        for at in range(base.size):
+            raised[at] = one / np.sqrt(base[at]) if base[at] > zero else zero
+    else:
+        for at in range(base.size):
+            raised[at] = one / base[at] if base[at] > zero else zero
+
+
+@njit(fastmath=_FAST)
+def _add_to_groups(raised, by_kernel, sums):
+    rows, columns = raised.shape
+    if by_kernel:
+        for row in range(rows):
+            for column in range(columns):
+                sums[column] += raised[row, column]
+    else:
+        for row in range(rows):
+            total = sums[row]
+            for column in range(columns):
+                total += raised[row, column]
+            sums[row] = total
+
+
+@njit(fastmath=_FAST)
+def _multiply_by_group(raised, by_kernel, slopes):
+    rows, columns = raised.shape
+    real = raised.dtype.type
+    if by_kernel:
+        for row in range(rows):
+            for column in range(columns):
+                raised[row, column] *= real(slopes[column])
+    else:
+        for row in range(rows):
+            slope = real(slopes[row])
+            for column in range(columns):
+                raised[row, column] *= slope
+
+
+def _walk_of(parallel: bool) -> Callable:
+    """The loop over the blocks. Numba's cache tells two compilations apart by what a function closes over."""
+
+    def walk(weights, gradients, layers, blocks, norm, inner, outer, scale, l1_scale, sample):
+        """Add `scale * penalty' + l1_scale * sign` to the gradients; return the value of each block.
+
+        Rows and columns are kernels and groups, ordered so that the columns lie closest in memory.
+        """
+        values = np.zeros(len(blocks) + 0 * parallel)
+        for b in prange(len(blocks)):
+            layer, conv_group, first, end = blocks[b]
+            _, _, kernels, elements, s_conv, s_group, s_kernel, _, _ = layers[layer]
+            groups = end - first
+            by_kernel = s_group < s_kernel or (kernels == 1 and s_group == elements)
+            rows, columns = (kernels, groups) if by_kernel else (groups, kernels)
+            stride = s_kernel if by_kernel else s_group
+            start = conv_group * s_conv + first * s_group
+            norms, raised = np.empty((rows, columns), sample.dtype), np.empty((rows, columns), sample.dtype)
+            for row in range(rows):
+                weight = _row_of(weights[layer], start + row * stride, columns, elements, sample)
+                _row_norms(weight, norm, norms[row])
+            _raise(norms.reshape(-1), inner, raised.reshape(-1))
+            sums, slopes = np.zeros(groups), np.empty(groups)  # float64: a group may hold many kernels
+            _add_to_groups(raised, by_kernel, sums)
+            _raise(sums, outer, slopes)
+            values[b] = scale * slopes.sum()
+            _raise(sums, outer - 1, slopes)
+            _raise(norms.reshape(-1), inner - norm, raised.reshape(-1))
+            _multiply_by_group(raised, by_kernel, scale * outer * inner * slopes)
+            total = 0.0
+            for row in range(rows):
+                weight = _row_of(weights[layer], start + row * stride, columns, elements, sample)
+                gradient = _row_of(gradients[layer], start + row * stride, columns, elements, sample)
+                total += _add_row(weight, gradient, raised[row], norm, l1_scale)
+            values[b] += l1_scale * total
+        return values
+
+    return walk
+
+
+@cache
+def _compiled_walk(parallel: bool) -> Callable:
+    return njit(cache=True, fastmath=_FAST, parallel=parallel)(_walk_of(parallel))
+
+
+def fused_gradient_(
+    penalty: Penalty,
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    layers: np.ndarray,
+    blocks: np.ndarray,
+    strength: float,
+    l1_strength: float = 0.0,
+) -> float:
+    """Add `strength * penalty' + l1_strength * sign(w)` to the gradients in place; return that term's value.
+
+    `layers` is `fused_layers` of the weights and `blocks` its `block_rows`; each gradient has its weight's
+    dtype and strides.
+
+    >>> weight, gradient = torch.tensor([[1., -2.]]), torch.zeros(1, 2)
+    >>> rows = fused_layers([weight], [Layout()], "feature")
+    >>> fused_gradient_(Penalty("es"), [weight], [gradient], rows, block_rows(rows), 0.5)
+    2.5
+    >>> gradient
+    tensor([[ 1., -2.]])
+    """
+    spec = penalty.spec
+    addresses = [np.array([tensor.data_ptr() for tensor in tensors]) for tensors in (weights, gradients)]
+    walk = _compiled_walk(int(layers[:, :4].prod(1).sum()) >= _PARALLEL_FROM)
+    sample = np.zeros(1, DTYPES[weights[0].dtype])
+    return float(
+        walk(
+            *addresses, layers, blocks, spec.norm, spec.inner, spec.outer, strength, l1_strength, sample
+        ).sum()
+    )

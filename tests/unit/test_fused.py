@@ -1,0 +1,117 @@
+"""The compiled gradient is the plain one, for every penalty, grouping, layout and mix."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from hgsr_lite import GROUPINGS, PENALTIES, Layout, Penalty, Regularizer
+from hgsr_lite.fused import block_rows, fused_gradient_, fused_layers
+
+LAYERS = {
+    (9, 7, 3, 3): Layout(),
+    (5, 4, 1, 1): Layout(),
+    (6, 4, 2, 5): Layout(),
+    (1, 6, 3, 3): Layout(),
+    (7, 1, 3, 3): Layout(),
+    (6, 4): Layout(),
+    (6, 2, 3): Layout(conv_groups=3),
+    (6, 1, 3, 3): Layout(conv_groups=6),
+    (4, 6, 3, 2): Layout(transposed=True),
+    (4, 3, 3, 3): Layout(conv_groups=2, transposed=True),
+}
+
+
+def weights_of(dtype, *, empty=False):
+    draw = torch.Generator().manual_seed(0)
+    weights = [torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype) for shape in LAYERS]
+    if empty:
+        for weight in weights:
+            weight[0] = 0
+            weight[:, 0] = 0
+    return weights
+
+
+@pytest.mark.parametrize("key", PENALTIES)
+@pytest.mark.parametrize("grouping", GROUPINGS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("empty", [False, True])
+def test_compiled_value_and_gradient_are_the_plain_ones(key, grouping, dtype, tolerance, empty):
+    weights, layouts = weights_of(dtype, empty=empty), list(LAYERS.values())
+    penalty, l1 = Penalty(key, grouping), Penalty("l1")
+    gradients = [torch.ones_like(weight) for weight in weights]
+    rows = fused_layers(weights, layouts, grouping)
+    value = fused_gradient_(penalty, weights, gradients, rows, block_rows(rows), 0.3, 0.2)
+    expected = 0.0
+    for weight, gradient, layout in zip(weights, gradients, layouts, strict=True):
+        wide = weight.double()
+        expected += (0.3 * penalty.value(wide, layout) + 0.2 * l1.value(wide, layout)).item()
+        plain = 1 + 0.3 * penalty.gradient(wide, layout) + 0.2 * wide.sign()
+        assert torch.allclose(
+            gradient.double(), plain, rtol=tolerance, atol=tolerance * plain.abs().max().item()
+        )
+    assert value == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("key", ["gl", "hsq_gl12", "es"])
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_large_layers_cut_into_blocks_for_several_threads_agree_too(key, grouping):
+    weights = [torch.randn(512, 300, 3, 3), torch.randn(64, 64, 3, 3), torch.randn(300, 512, 3, 3)]
+    layouts = [Layout()] * 3
+    gradients = [torch.zeros_like(weight) for weight in weights]
+    rows = fused_layers(weights, layouts, grouping)
+    blocks = block_rows(rows)
+    assert len(blocks) > len(weights)
+    fused_gradient_(Penalty(key, grouping), weights, gradients, rows, blocks, 1.0)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        plain = Penalty(key, grouping).gradient(weight.double())
+        assert (gradient - plain).norm() <= 1e-6 * plain.norm()
+
+
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_the_blocks_hold_every_group_once(grouping):
+    weights = [*weights_of(torch.float32), torch.zeros(512, 512, 3, 3)]
+    rows = fused_layers(weights, [*LAYERS.values(), Layout()], grouping)
+    seen = [
+        (layer, conv_group, group)
+        for layer, conv_group, first, end in block_rows(rows).tolist()
+        for group in range(first, end)
+    ]
+    assert len(seen) == len(set(seen)) == sum(row[0] * row[1] for row in rows.tolist())
+
+
+def test_what_the_compiled_loop_cannot_take_goes_the_plain_way():
+    def backend(change):
+        model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+        reg = Regularizer(model, "hsq_gl12", strength=1.0)
+        assert reg.backend == "compiled"
+        change(model)
+        expected = reg().item()
+        assert reg.add_gradient_().item() == pytest.approx(expected, rel=1e-2)
+        return reg.backend
+
+    assert backend(lambda model: model.to(memory_format=torch.channels_last)) == "plain"
+    assert backend(lambda model: model.to(torch.bfloat16)) == "plain"
+    assert backend(lambda model: model[0].double()) == "plain"
+    assert backend(lambda model: model.double()) == "compiled"
+
+
+def test_a_gradient_stored_in_another_order_goes_the_plain_way():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3))
+    twin = copy.deepcopy(model)
+    twin[0].weight.grad = torch.zeros_like(twin[0].weight).to(memory_format=torch.channels_last)
+    for network in (model, twin):
+        Regularizer(network, "gl", strength=1.0).add_gradient_()
+    assert torch.allclose(model[0].weight.grad, twin[0].weight.grad, rtol=1e-5)
+
+
+def test_a_nan_weight_stays_visible():
+    model = nn.Sequential(nn.Conv2d(2, 2, 3))
+    with torch.no_grad():
+        model[0].weight[0, 0, 0, 0] = torch.nan
+    reg = Regularizer(model, "hsq_gl12")
+    assert reg.add_gradient_().isnan()
+    assert model[0].weight.grad.isnan().any()
