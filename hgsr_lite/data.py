@@ -225,17 +225,22 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 
 def _open(name: str | Path, root: Path, download: bool) -> tuple[Source, str]:
-    if isinstance(name, str) and name in SETS:
-        return SETS[name](root, download), name
     if not isinstance(name, str | Path):
         raise TypeError(f"name must be the name of an image set or a folder, not {type(name).__name__}")
+    folder = None if name in SETS else _find_folder(name, root)
+    if folder is not None:
+        return folder_source(folder), folder.resolve().name
+    name = choose("image set or folder", name, SETS)
+    return SETS[name](root, download), name
+
+
+def _find_folder(name: str | Path, root: Path) -> Path | None:
     for folder in (Path(name).expanduser(), root / name):
         if folder.is_dir() and str(name):
-            return folder_source(folder), folder.resolve().name
+            return folder
     if isinstance(name, Path) or Path(name).name != name:
         raise ValueError(f"there is no folder {str(name)!r}, nor one of that name in {root}")
-    choose("image set or folder", name, SETS)
-    raise AssertionError("unreachable")
+    return None
 
 
 def _as_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
