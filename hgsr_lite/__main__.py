@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and arguments.command != "bench":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if arguments.command == "bench":
-        return subprocess.call([sys.executable, "benchmarks/bench.py", *rest])
+        return subprocess.call([sys.executable, "-m", "benchmarks.bench", *rest])
     try:
         return {"run": _run, "execute": _execute, "timings": _timings}[arguments.command](arguments)
     except (series.NotebookError, ValueError) as error:

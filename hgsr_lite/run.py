@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from hgsr_lite.augment import random_crop, random_flip
+from hgsr_lite.augment import augmented
 from hgsr_lite.data import Data, Split
 from hgsr_lite.evaluate import evaluate
 from hgsr_lite.groups import choose
@@ -123,8 +123,7 @@ class Run:
         train, settings = self.data.train, self.settings
         if settings.augment:
             padding = max(1, train.images.shape[-1] // 8)  # 4 for 32 pixels, as is usual
-            cropped = random_crop(train.images, padding, self.generator)
-            train = Split(random_flip(cropped, self.generator), train.labels)
+            train = Split(augmented(train.images, self.generator, padding), train.labels)
         return train.batches(settings.batch_size, self.generator)
 
     def train_epoch(self, bar: tqdm) -> None:
