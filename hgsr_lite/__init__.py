@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hgsr_lite.compact import compact, load_compact
 from hgsr_lite.data import Data, Split, load_data
 from hgsr_lite.evaluate import accuracy, test_result
 from hgsr_lite.groups import GROUPINGS, Layout, kernel_norms, kernel_stack, weight_layers
@@ -9,6 +10,7 @@ from hgsr_lite.history import History
 from hgsr_lite.models import MODELS, build_model
 from hgsr_lite.penalties import PENALTIES, Penalty
 from hgsr_lite.prox import prox
+from hgsr_lite.prune import prune
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.series import record_result
 from hgsr_lite.sparsity import SparsityReport, sparsity, zero_below_
@@ -29,11 +31,14 @@ __all__ = [
     "Split",
     "accuracy",
     "build_model",
+    "compact",
     "fit",
     "kernel_norms",
     "kernel_stack",
+    "load_compact",
     "load_data",
     "prox",
+    "prune",
     "record_result",
     "seed_everything",
     "sparsity",

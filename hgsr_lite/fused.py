@@ -73,6 +73,11 @@ def block_rows(layers: np.ndarray) -> np.ndarray:
     return np.array(by_size[0::2] + by_size[1::2][::-1], dtype=np.int64)
 
 
+def several_threads(layers: np.ndarray, least: int) -> bool:
+    """Whether the work is worth more than one thread, and PyTorch has been given more than one."""
+    return torch.get_num_threads() > 1 and int(layers[:, :4].prod(1).sum()) >= least
+
+
 def fused_layers(weights: list[Tensor], layouts: list[Layout], grouping: str) -> np.ndarray | None:
     """The `layer_rows` of weights that the compiled loop can take, else None.
 
@@ -264,7 +269,7 @@ def fused_gradient_(
     """
     spec = penalty.spec
     addresses = [np.array([tensor.data_ptr() for tensor in tensors]) for tensors in (weights, gradients)]
-    walk = _compiled_walk(int(layers[:, :4].prod(1).sum()) >= _PARALLEL_FROM)
+    walk = _compiled_walk(several_threads(layers, _PARALLEL_FROM))
     sample = np.zeros(1, DTYPES[weights[0].dtype])
     return float(
         walk(

@@ -1,7 +1,7 @@
 """The proximal step on every layer in one call, compiled for the CPU: `prox`, group by group.
 
 Each group is copied into scratch memory, where its thresholds are found without sorting (see
-`fused_thresholds` and `fused_half_thresholds`), and is then shrunk in place. The answers are those of
+`fused_thresholds` and `fused_half_groups`), and is then shrunk in place. The answers are those of
 `prox`, to rounding; `prox` is the one to read.
 """
 
@@ -16,61 +16,78 @@ import numpy as np
 from numba import carray, njit, prange
 from torch import Tensor
 
-from hgsr_lite import fused, fused_half_thresholds, fused_thresholds
-from hgsr_lite.fused import DTYPES, _pointer
-from hgsr_lite.fused_half_thresholds import half_one, rooted_half, squared_half
+from hgsr_lite import fused, fused_half_groups, fused_half_thresholds, fused_thresholds
+from hgsr_lite.fused import DTYPES, _pointer, several_threads
+from hgsr_lite.fused_half_groups import rooted_half, squared_half
+from hgsr_lite.fused_half_thresholds import half_one
 from hgsr_lite.fused_thresholds import COMPILE, exclusive_one, rooted_exclusive, squared_exclusive
 from hgsr_lite.penalties import Penalty
 
 _PARALLEL_FROM = 1 << 15  # weights; below this a second thread costs more than it saves
 
 
-@njit
-def _gather(w, start, kernels, elements, s_kernel, s_element, l1_step, a):
-    """Magnitudes less the l1 step, element by element and kernel within element; their plain sum."""
+@njit(**COMPILE)
+def _total(w, start, kernels, elements, s_kernel):
+    """The l1 norm of a group: not finite if one of its weights is not."""
     total = 0.0
-    zero = a.dtype.type(0)
-    shift = a.dtype.type(l1_step)
     for k in range(kernels):
+        kernel = w[start + k * s_kernel : start + k * s_kernel + elements]
+        part = w.dtype.type(0)
         for e in range(elements):
-            size = abs(w[start + k * s_kernel + e * s_element])
-            total += size
-            a[e * kernels + k] = size - shift if size > shift else zero
+            part += abs(kernel[e])
+        total += part
     return total
 
 
-@njit
-def _write(w, start, kernels, elements, s_kernel, s_element, a, threshold, factor):
-    """Put back `factor * max(a - threshold, 0)` with the old signs; a plain 0 where nothing is left."""
-    zero = a.dtype.type(0)
+@njit(**COMPILE)
+def _gather(w, start, kernels, elements, s_kernel, l1_step, a, by_element):
+    """Magnitudes less the l1 step; element by element, or kernel by kernel as they lie in the weight."""
+    zero, shift = a.dtype.type(0), a.dtype.type(l1_step)
     for k in range(kernels):
-        bound, scale = threshold[k], factor[k]
+        kernel = w[start + k * s_kernel : start + k * s_kernel + elements]
+        if by_element:
+            for e in range(elements):
+                a[e * kernels + k] = max(abs(kernel[e]) - shift, zero)
+        else:
+            place = a[k * elements : (k + 1) * elements]
+            for e in range(elements):
+                place[e] = max(abs(kernel[e]) - shift, zero)
+
+
+@njit(fastmath={"contract"})
+def _shrink(w, start, kernels, elements, s_kernel, l1_step, threshold, factor):
+    """Replace w by `sign(w) * factor * max(|w| - l1_step - threshold, 0)`.
+
+    The sign is a number for the reason told in `fused_thresholds`; adding zero turns -0 into 0, which
+    is why this function does without `nsz`.
+    """
+    real = w.dtype.type
+    zero, largest = real(0), np.finfo(w.dtype).max
+    for k in range(kernels):
+        kernel = w[start + k * s_kernel : start + k * s_kernel + elements]
+        bound, scale = min(real(threshold[k] + l1_step), largest), factor[k]
         for e in range(elements):
-            here = start + k * s_kernel + e * s_element
-            left = a[e * kernels + k] - bound
-            left = scale * left if left > zero else zero
-            w[here] = left if w[here] > zero or left == zero else -left
+            sign = real(kernel[e] > zero) - real(kernel[e] < zero)
+            kernel[e] = sign * (scale * max(abs(kernel[e]) - bound, zero)) + zero
 
 
 @njit(**COMPILE)
-def _kernel_norms(a, kernels, elements, norms):
-    """The l2 norm of each kernel, its square summed in float64: no float32 square may vanish."""
-    for k in range(kernels):
-        norms[k] = 0.0
-    for e in range(elements):
-        for k in range(kernels):
-            value = np.float64(a[e * kernels + k])
-            norms[k] += value * value
-    for k in range(kernels):
-        norms[k] = np.sqrt(norms[k])
+def _norms(w, start, kernels, elements, s_kernel, l1_step, norms):
+    """The l2 norm of each kernel after the l1 step; returns their sum.
 
-
-@njit(**COMPILE)
-def _group_norm(a, size):
-    total = 0.0
-    for i in range(size):
-        total += np.float64(a[i]) * np.float64(a[i])
-    return np.sqrt(total)
+    Squares are summed in float64: no float32 square may vanish.
+    """
+    shift, sum_of_norms = w.dtype.type(l1_step), 0.0
+    for k in range(kernels):
+        total = 0.0
+        kernel = w[start + k * s_kernel : start + k * s_kernel + elements]
+        for e in range(elements):
+            size = abs(kernel[e]) - shift
+            left = np.float64(size * w.dtype.type(not size <= 0))
+            total += left * left
+        norms[k] = np.sqrt(total)
+        sum_of_norms += norms[k]
+    return sum_of_norms
 
 
 @njit(**COMPILE)
@@ -92,7 +109,7 @@ def _walk_of(key: str, fingerprint: int) -> Callable:
         broken = np.zeros(len(blocks), np.int64)
         for b in prange(len(blocks)):
             layer, conv_group, first, end = blocks[b]
-            _, _, kernels, elements, s_conv, s_group, s_kernel, s_element, span = layers[layer]
+            _, _, kernels, elements, s_conv, s_group, s_kernel, _, span = layers[layer]
             w = carray(_pointer(addresses[layer]), (span,), sample.dtype)
             size = kernels * elements
             a = np.empty(size, sample.dtype)
@@ -103,19 +120,24 @@ def _walk_of(key: str, fingerprint: int) -> Callable:
             column = np.empty(size + 1)
             for group in range(first, end):
                 start = conv_group * s_conv + group * s_group
-                total = _gather(w, start, kernels, elements, s_kernel, s_element, l1_step, a)
+                if key in ("gl", "hsqrt_gl", "hsq_gl"):
+                    total = _norms(w, start, kernels, elements, s_kernel, l1_step, rows[0])
+                else:
+                    total = _total(w, start, kernels, elements, s_kernel)
+                    if total == 0:
+                        continue
                 if not np.isfinite(total):
                     broken[b] += 1
                     continue
-                if total == 0:
-                    continue
+                if key in ("es", "gl12"):
+                    _gather(w, start, kernels, elements, s_kernel, l1_step, a, False)
+                elif key in ("hsqrt_es", "hsq_es", "hsqrt_gl12", "hsq_gl12"):
+                    _gather(w, start, kernels, elements, s_kernel, l1_step, a, True)
                 if key == "gl":
-                    factor[:] = max(1 - step / _group_norm(a, size), 0.0)
+                    factor[:] = max(1 - step / np.sqrt(np.sum(rows[0] ** 2)), 0.0)
                 elif key == "hsqrt_gl":
-                    _kernel_norms(a, kernels, elements, rows[0])
                     _scale_kernels(half_one(rows[0], kernels, step, column), rows[0], kernels, factor)
                 elif key == "hsq_gl":
-                    _kernel_norms(a, kernels, elements, rows[0])
                     _scale_kernels(exclusive_one(rows[0], kernels, step), rows[0], kernels, factor)
                 elif key == "es":
                     threshold[:] = exclusive_one(a, size, step)
@@ -133,7 +155,7 @@ def _walk_of(key: str, fingerprint: int) -> Callable:
                     threshold[:] = step
                 elif key == "l2":
                     factor[:] = 1 / (1 + 2 * step)
-                _write(w, start, kernels, elements, s_kernel, s_element, a, threshold, factor)
+                _shrink(w, start, kernels, elements, s_kernel, l1_step, threshold, factor)
         return broken.sum() + 0 * fingerprint
 
     return walk
@@ -147,7 +169,7 @@ def _compiled_walk(key: str, parallel: bool) -> Callable:
 @cache
 def _fingerprint() -> int:
     """Of everything that is compiled into the walk: numba's cache itself looks at this file only."""
-    sources = (fused, fused_half_thresholds, fused_thresholds)
+    sources = (fused, fused_half_groups, fused_half_thresholds, fused_thresholds)
     return zlib.crc32(b"".join(Path(source.__file__).read_bytes() for source in sources))
 
 
@@ -161,8 +183,8 @@ def fused_prox_(
 ) -> int:
     """Replace every weight by its prox, in place.
 
-    `layers` is `fused.fused_layers` of the weights and `blocks` its `block_rows`. Returns the number of groups that
-    hold NaN or infinite entries; those are left as they are.
+    `layers` is `fused.fused_layers` of the weights and `blocks` its `block_rows`. Returns the number of
+    groups that hold NaN or infinite entries; those are left as they are.
 
     >>> import torch
     >>> from hgsr_lite.fused import block_rows, fused_layers
@@ -180,5 +202,5 @@ def fused_prox_(
         return 0
     addresses = np.array([weight.data_ptr() for weight in weights], dtype=np.int64)
     sample = np.zeros(1, DTYPES[weights[0].dtype])
-    walk = _compiled_walk(penalty.key, sum(weight.numel() for weight in weights) >= _PARALLEL_FROM)
+    walk = _compiled_walk(penalty.key, several_threads(layers, _PARALLEL_FROM))
     return int(walk(addresses, layers, blocks, float(step), float(l1_step), sample))

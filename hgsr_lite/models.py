@@ -212,6 +212,7 @@ def build_model(
         raise ValueError(f"width must be a finite number above 0 (1 is the published size), not {width!r}")
     if seed is None:
         return spec.build(in_channels, num_classes, width)
+    check_count("seed", seed, 0)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would reseed the GPUs' generators too.
         torch.default_generator.manual_seed(seed)

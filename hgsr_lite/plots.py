@@ -14,6 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from hgsr_lite.groups import choose, kernel_norms, weight_layers
@@ -69,8 +70,9 @@ def kernel_map(
         image = axes.imshow(
             np.ma.clip(shown, smallest, None), norm=scale, cmap=colors, aspect="auto", interpolation="nearest"
         )
-        axes.set(title=name, xlabel="input channel", ylabel="output channel")
-        _whole_ticks(axes, array.shape)
+        axes.set(title=name, xlabel="input channel")
+        _whole_ticks(axes, len(arrays))
+    grid[0][0].set(ylabel="output channel")
     figure.colorbar(image, ax=grid[0].tolist(), label=f"{label}, black: exactly 0")
     figure.suptitle(title)
     return figure
@@ -214,7 +216,7 @@ def _as_map(name: str, norms: Tensor) -> np.ndarray:
     return array
 
 
-def _whole_ticks(axes: Axes, shape: tuple[int, int]) -> None:
-    rows, columns = shape
-    axes.set_xticks(range(0, columns, max(1, columns // 8)))
-    axes.set_yticks(range(0, rows, max(1, rows // 8)))
+def _whole_ticks(axes: Axes, panels: int) -> None:
+    """Channel numbers at round places, few enough not to touch each other in a narrow panel."""
+    axes.xaxis.set_major_locator(MaxNLocator(8 if panels < 3 else 4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(8, integer=True))

@@ -165,7 +165,9 @@ class Regularizer:
             from hgsr_lite.fused_prox import fused_prox_
 
             weights = [layer.weight for layer in self.layers]
-            fused_prox_(self.penalty, weights, *compiled, lr * strength, lr * l1_strength)
+            broken = fused_prox_(self.penalty, weights, *compiled, lr * strength, lr * l1_strength)
+            if broken:
+                raise ValueError(f"{broken} groups hold NaN or infinite weights: lower the learning rate")
             return
         for layer in self.layers:
             weight = layer.weight

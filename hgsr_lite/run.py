@@ -21,6 +21,7 @@ from hgsr_lite.groups import choose
 from hgsr_lite.history import History
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.sparsity import SparsityReport, sparsity
+from hgsr_lite.splits import check_count
 
 OPTIMIZERS = ("sgd", "adam")
 _CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
@@ -45,10 +46,9 @@ class Settings:
     def check(self, regularizer: Regularizer | None) -> None:
         """Refuse settings that cannot work, before anything is trained."""
         choose("optimizer", self.optimizer, OPTIMIZERS)
-        for name in ("epochs", "batch_size"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} {number!r} must be a whole number of at least 1")
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+        check_count("seed", self.seed, 0)
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr {self.lr!r} must be a finite number > 0: the authors take 0.01")
         if self.proximal and regularizer is None:

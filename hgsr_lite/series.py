@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 RESULTS_VARIABLE = "HGSR_RESULTS"
 TRACEBACK_LINES = 10
-# Without it a kernel warns on every start that others on the machine could listen in.
-ENCRYPTED = {"KernelManager": {"transport_encryption": "auto"}}
+START_TIMEOUT = 180  # seconds: a busy machine takes its time to start a kernel
 # Beyond four threads the small networks of the series spend more time meeting than working.
 MOST_THREADS = 4
 _TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -130,8 +129,8 @@ def run_notebook(
     as it came when a cell fails: then ``NotebookError`` says which one. Call it inside `kernel_environment`.
     """
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from traitlets.config import Config
+
+    from . import notebook_client
 
     path, output = Path(path).resolve(), Path(output).resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -144,11 +143,12 @@ def run_notebook(
             kernel_name="python3",
             cwd=str(path.parent),
             progress_bar=False,
-            config=Config(ENCRYPTED),
+            start_timeout=START_TIMEOUT,
+            config=notebook_client.CONFIG,
         )
     except papermill.PapermillExecutionError as error:
         raise NotebookError(_failure(path, error, bool(parameters))) from None
-    except (DeadKernelError, CellTimeoutError) as error:
+    except (RuntimeError, TimeoutError) as error:  # the kernel died, or never answered
         raise NotebookError(f"{path.name} stopped: {str(error).strip().splitlines()[-1]}") from None
     return executed, time.perf_counter() - start
 

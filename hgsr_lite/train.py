@@ -16,6 +16,7 @@ from hgsr_lite.evaluate import test_result
 from hgsr_lite.history import History
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.run import Run, Settings
+from hgsr_lite.splits import check_count
 
 
 def seed_everything(seed: int) -> None:
@@ -24,6 +25,7 @@ def seed_everything(seed: int) -> None:
     >>> seed_everything(0); first = torch.rand(1); seed_everything(0); bool(first == torch.rand(1))
     True
     """
+    check_count("seed", seed, 0)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -1,1 +1,75 @@
 """One check for each exercise of the series; see `engine` for how they work."""
+
+from __future__ import annotations
+
+from hgsr_lite.checks.foundations import (
+    check_drop_ignored_inputs,
+    check_feature_sums,
+    check_ignored_inputs,
+    check_share_below,
+    check_zero_small,
+)
+from hgsr_lite.checks.hierarchy import (
+    check_kernel_force,
+    check_measured_degree,
+    check_squared_group_lasso,
+)
+from hgsr_lite.checks.norms import (
+    check_exclusive_sparsity,
+    check_lasso_step,
+    check_to_unit_ball,
+)
+from hgsr_lite.checks.scale import (
+    check_count_weights,
+    check_empty_layers,
+    check_on_the_front,
+    check_one_step,
+    check_smallest_good,
+    check_steps_to_zero,
+)
+from hgsr_lite.checks.training import (
+    check_calibrated_strength,
+    check_choose_sparsest,
+    check_half_width,
+    check_kept_channels,
+    check_magnitude_mask,
+    check_precision_and_recall,
+    check_warmed_up,
+)
+from hgsr_lite.checks.zero import (
+    check_group_stays_zero,
+    check_rebound_radius,
+    check_safe_root,
+    check_small_share,
+)
+
+__all__ = [
+    "check_calibrated_strength",
+    "check_choose_sparsest",
+    "check_count_weights",
+    "check_drop_ignored_inputs",
+    "check_empty_layers",
+    "check_exclusive_sparsity",
+    "check_feature_sums",
+    "check_group_stays_zero",
+    "check_half_width",
+    "check_ignored_inputs",
+    "check_kept_channels",
+    "check_kernel_force",
+    "check_lasso_step",
+    "check_magnitude_mask",
+    "check_measured_degree",
+    "check_on_the_front",
+    "check_one_step",
+    "check_precision_and_recall",
+    "check_rebound_radius",
+    "check_safe_root",
+    "check_share_below",
+    "check_small_share",
+    "check_smallest_good",
+    "check_squared_group_lasso",
+    "check_steps_to_zero",
+    "check_to_unit_ball",
+    "check_warmed_up",
+    "check_zero_small",
+]

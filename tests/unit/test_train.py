@@ -265,8 +265,8 @@ def test_progress_shows_accuracy_and_sparsity(data, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs 0 must be a whole number of at least 1"),
-        ({"batch_size": 2.5}, "batch_size 2.5 must be a whole number"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, not 2.5"),
         ({"lr": math.nan}, "lr nan must be a finite number > 0"),
         ({"optimizer": "sdg"}, "unknown optimizer 'sdg': choose one of sgd, adam .*'sgd'"),
         ({"optimizer": "adam", "proximal": True}, "Adam scales each weight's step by itself"),
