@@ -66,7 +66,7 @@ class Playground(widgets.VBox):
         self._show_end(self.trained)
 
     def _make_controls(self, choice: Choice) -> None:
-        titles = [(f"{spec.title} ({key})", key) for key, spec in PENALTIES.items()]
+        titles = [(f"{key}: {spec.title}", key) for key, spec in PENALTIES.items()]
         slow = {"continuous_update": False, **_WIDE}
         self.penalty = widgets.Dropdown(options=titles, value=choice.penalty, description="penalty", **_WIDE)
         self.grouping = widgets.Dropdown(
@@ -218,7 +218,7 @@ class Playground(widgets.VBox):
     def _show_result(self) -> dict[str, str]:
         runs = {"before: dense": self.dense, "after: your choice": self.trained}
         table = compare(runs, self.workbench.data, self.tolerance.value, self.relative.value)
-        self.table.value = table.to_html(border=0)
+        self.table.value = table.to_html(border=0, col_space=130)
         self._draw(self.trained.history)
         return table.iloc[:, -1].to_dict()
 

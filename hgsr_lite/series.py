@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 RESULTS_VARIABLE = "HGSR_RESULTS"
 TRACEBACK_LINES = 10
 START_TIMEOUT = 180  # seconds: a busy machine takes its time to start a kernel
-# Beyond four threads the small networks of the series spend more time meeting than working.
-MOST_THREADS = 4
 _TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -111,7 +109,8 @@ def kernel_environment(build: str | Path, **extra: str) -> Iterator[None]:
         os.environ.pop(name, None)
     os.environ.update({name: str(folder) for name, folder in folders.items()})
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(min(MOST_THREADS, available_cores())))
+    # The networks of the series are so small that several threads spend more time meeting than working.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.update(extra)
     try:
         yield

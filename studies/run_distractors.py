@@ -17,7 +17,7 @@ from hgsr_lite.data import load_data
 from hgsr_lite.distractors import find_channels
 from hgsr_lite.penalties import PENALTIES
 
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 2)
 AMOUNTS = (3, 10, 30, 100, 300)
 BUDGET = {
     "model": "digits_cnn",
