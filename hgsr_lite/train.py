@@ -55,7 +55,8 @@ def fit(
     The defaults are the authors': SGD with momentum, weight decay, the learning rate times 0.2 after
     each third of the epochs. The regularizer acts through its gradient, or with `proximal=True` through
     a proximal step of size lr * strength after each SGD step, which gives exact zeros (refused with
-    Adam). `augment` crops and flips the training images.
+    Adam). Momentum multiplies the gradient's pull by 1 / (1 - momentum) but not the proximal step, so the
+    same strength acts about ten times weaker there. `augment` crops and flips the training images.
 
     One `seed` makes two runs on a CPU equal bit for bit. `checkpoint` names a file that is written,
     whole or not at all, after every epoch; the same call resumes from it to the very same end.
