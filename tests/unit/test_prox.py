@@ -183,7 +183,8 @@ def test_the_weight_given_in_is_left_alone_and_no_graph_is_kept():
 
 
 def test_l1_and_group_lasso_agree_with_pyproximal():
-    pyproximal = pytest.importorskip("pyproximal")
+    import pyproximal
+
     weight, step = normal((6, 5, 3, 3), 7), 0.8
     expected = pyproximal.L1().prox(weight.numpy().ravel(), step)
     np.testing.assert_allclose(prox(Penalty("l1"), weight, step).numpy().ravel(), expected, atol=1e-12)
