@@ -110,20 +110,17 @@ def kernel_maps_over_epochs(
     return kernel_map(maps, title=f"kernels of layer {layer} over training", smallest=smallest)
 
 
-def groups_over_epochs(
-    history: History, layer: str, grouping: str = "feature", *, tolerance: float = 1e-3
-) -> Figure:
+def groups_over_epochs(history: History, layer: str, grouping: str = "feature") -> Figure:
     """The norm of every group of a layer, epoch by epoch: which channels live, which die.
 
     A group's norm here is the sum of its kernels' l1 norms; the axis is logarithmic and stops at 1e-8.
-    The dashed line is the tolerance.
+    The colours only keep neighbouring lines apart.
     """
     norms = history.snapshots[choose("layer", layer, history.snapshots)].float()
     sums = norms.sum({"feature": 1, "neuron": 2}[choose("grouping", grouping, ("feature", "neuron"))])
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     for number, line in enumerate(sums.T):
         axes.plot(history.snapshot_epochs, line.clamp(min=_FLOOR), color=color(number), linewidth=1.2)
-    axes.axhline(tolerance, color="grey", linestyle="--", linewidth=1, label=f"tolerance {tolerance:g}")
     channel = {"feature": "input", "neuron": "output"}[grouping]
     axes.set(
         yscale="log",
@@ -131,7 +128,7 @@ def groups_over_epochs(
         ylabel="group norm (sum of l1 kernel norms)",
         title=f"layer {layer}: one line for each {channel} channel",
     )
-    axes.legend()
+    _whole_epochs(axes)
     return figure
 
 
@@ -150,6 +147,7 @@ def training_curves(histories: Mapping[str, History]) -> Figure:
         bottom.plot(table.index, 100 * table["below tolerance"], **style)
     top.set(ylabel="validation accuracy (%)")
     bottom.set(ylabel="weights below\ntolerance (%)", xlabel="epoch", ylim=(-3, 103))
+    _whole_epochs(bottom)
     top.legend()
     return figure
 
@@ -214,6 +212,10 @@ def _as_map(name: str, norms: Tensor) -> np.ndarray:
     if array.ndim != 2:
         raise ValueError(f"the kernel map {name!r} has shape {array.shape}: give (output, input channels)")
     return array
+
+
+def _whole_epochs(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def _whole_ticks(axes: Axes, panels: int) -> None:

@@ -128,7 +128,7 @@ def _draw_values(
         now, unit, curve = values[0], values[1] or 1.0, values[2:]
         axes.plot(scales, curve / unit, style, color=color, label=f"{penalty.key}: {_short(now)}")
     axes.axvline(scale, color="grey", linewidth=1)
-    axes.set(title=family, ylabel="penalty, at scale 1: 1", ylim=(0, 4))
+    axes.set(title=family, ylabel="penalty\n(1 at scale 1)", ylim=(0, 4))
     axes.legend(fontsize="small", loc="upper left")
 
 

@@ -53,8 +53,16 @@ def test_one_line_is_drawn_for_each_group(run):
     outputs, inputs = layer.weight.shape[:2]
     for grouping, channels in [("feature", inputs), ("neuron", outputs)]:
         axes = plots.groups_over_epochs(history, layer.name, grouping).axes[0]
-        assert len(axes.lines) == channels + 1
+        assert len(axes.lines) == channels
         assert axes.get_yscale() == "log"
+
+
+def test_epochs_are_marked_by_whole_numbers(run):
+    model, history = run
+    layer = hg.weight_layers(model)[-1].name
+    bottom = plots.training_curves({"one": history}).axes[1]
+    for axes in (bottom, plots.groups_over_epochs(history, layer).axes[0]):
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
 
 
 def test_curves_have_one_line_a_run_in_two_panels(run):
