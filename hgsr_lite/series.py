@@ -9,8 +9,11 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hgsr_lite.splits import check_count
 
 if TYPE_CHECKING:
     import nbformat
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 RESULTS_VARIABLE = "HGSR_RESULTS"
 TRACEBACK_LINES = 10
+MOST_AT_ONCE = 4  # notebooks side by side: a kernel takes about a gigabyte of memory
 START_TIMEOUT = 180  # seconds: a busy machine takes its time to start a kernel
 _TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -172,29 +176,46 @@ def _failure(path: Path, error: Any, parameters_injected: bool) -> str:
 
 
 def run_series(
-    paths: Sequence[Path], build: str | Path, parameters: Mapping[str, Any] | None = None
+    paths: Sequence[Path],
+    build: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    at_once: int | None = None,
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Run notebooks in order into ``build/run``; return seconds by notebook, and the figures they recorded.
+    """Run the notebooks of one folder into ``build/run``; return their seconds and the recorded figures.
 
-    One progress bar over the notebooks; each prints the time it took. The first failure ends the series with
-    `NotebookError`.
+    They start in order, ``at_once`` side by side (left out: one a core, four at most), each with one thread.
+    One progress bar over the notebooks; each prints the time it took. After the first failure none is
+    started any more; once those under way have ended, it is raised as `NotebookError`.
     """
     from tqdm import tqdm
 
-    folder = Path(build) / "run"
+    if at_once is None:
+        at_once = min(available_cores(), MOST_AT_ONCE)
+    check_count("at_once", at_once)
+    folder = Path(build).resolve() / "run"
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "results.jsonl"
     results.unlink(missing_ok=True)
     given = parameters_by_notebook(paths, parameters or {})
-    seconds = {}
+    waiting, running, seconds = list(paths), {}, {}
     with (
-        kernel_environment(build, **{RESULTS_VARIABLE: str(results.resolve())}),
-        tqdm(paths, unit="notebook", dynamic_ncols=True) as bar,
+        kernel_environment(build, **{RESULTS_VARIABLE: str(results)}),
+        tqdm(total=len(paths), unit="notebook", dynamic_ncols=True) as bar,
+        ThreadPoolExecutor(at_once) as pool,
+        # papermill takes the whole process to a notebook's folder and back: no harm if it is there already.
+        contextlib.chdir(paths[0].parent),
     ):
-        for path in bar:
-            bar.set_description(path.stem)
-            _, seconds[path.stem] = run_notebook(path, folder / path.name, given[path])
-            bar.write(f"{path.stem:<32}{seconds[path.stem]:6.1f} s")
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                path = waiting.pop(0)
+                started = pool.submit(run_notebook, path.name, folder / path.name, given[path])
+                running[started] = path.stem
+            bar.set_description(", ".join(running.values()))
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(ended)
+                seconds[name] = ended.result()[1]
+                bar.update()
+                bar.write(f"{name:<32}{seconds[name]:6.1f} s")
     return seconds, read_results(results)
 
 

@@ -39,7 +39,7 @@ def test_notebooks_run_in_order_and_close_with_a_table(tmp_path, write_notebook,
     )
     write_notebook(tmp_path / "notebooks" / "01_second.ipynb", "print('second')")
     write_notebook(tmp_path / "notebooks" / "00_first.ipynb", record)
-    assert run(tmp_path) == 0
+    assert run(tmp_path, "--at-once", "1") == 0
     screen = capfd.readouterr()
     assert screen.out.index("00_first") < screen.out.index("01_second") < screen.out.index("test accuracy")
     dense, regularised = (line.split() for line in screen.out.splitlines() if "digits_cnn" in line)
@@ -58,12 +58,35 @@ def test_a_failing_notebook_stops_the_series_and_names_its_cell(tmp_path, write_
         "strength = -1\nraise ValueError('strength is -1; use 0 or more.')",
     )
     write_notebook(tmp_path / "notebooks" / "01_never.ipynb", "print('never')")
-    assert run(tmp_path, "--fast") != 0
+    assert run(tmp_path, "--fast", "--at-once", "1") != 0
     message = capfd.readouterr().err
     assert "00_breaks.ipynb stopped in cell 3 (In [4]: strength = -1)" in message
     assert message.rstrip().endswith("ValueError: strength is -1; use 0 or more.")
     assert "\x1b[" not in message.partition("00_breaks.ipynb stopped")[2]
     assert not (tmp_path / "build" / "run" / "01_never.ipynb").exists()
+
+
+def test_two_notebooks_run_side_by_side(tmp_path, write_notebook):
+    waits = (
+        "import pathlib, time\n"
+        "pathlib.Path('{mine}').touch()\n"
+        "patience = time.monotonic() + 120\n"
+        "while not pathlib.Path('{other}').exists():\n"
+        "    assert time.monotonic() < patience\n"
+        "    time.sleep(0.05)"
+    )
+    folder = tmp_path / "notebooks"
+    write_notebook(folder / "00_a.ipynb", waits.format(mine="a", other="b"))
+    write_notebook(folder / "01_b.ipynb", waits.format(mine="b", other="a"))
+    here = Path.cwd()
+    assert run(tmp_path, "--at-once", "2") == 0
+    assert Path.cwd() == here
+
+
+def test_no_notebook_at_once_is_refused(tmp_path, write_notebook, capfd):
+    write_notebook(tmp_path / "notebooks" / "00_a.ipynb", "1")
+    assert run(tmp_path, "--at-once", "0") != 0
+    assert "at_once must be a whole number of at least 1, not 0" in capfd.readouterr().err
 
 
 def test_a_dying_kernel_is_reported_by_the_notebooks_name(tmp_path, write_notebook):
