@@ -7,6 +7,7 @@ from hgsr_lite.data import Data, Split, load_data
 from hgsr_lite.evaluate import accuracy, test_result
 from hgsr_lite.groups import GROUPINGS, Layout, kernel_norms, kernel_stack, weight_layers
 from hgsr_lite.history import History
+from hgsr_lite.many import FitConfig, Fitted, fit_many
 from hgsr_lite.models import MODELS, build_model
 from hgsr_lite.penalties import PENALTIES, Penalty
 from hgsr_lite.prox import prox
@@ -23,6 +24,8 @@ __all__ = [
     "MODELS",
     "PENALTIES",
     "Data",
+    "FitConfig",
+    "Fitted",
     "History",
     "Layout",
     "Penalty",
@@ -33,6 +36,7 @@ __all__ = [
     "build_model",
     "compact",
     "fit",
+    "fit_many",
     "kernel_norms",
     "kernel_stack",
     "load_compact",

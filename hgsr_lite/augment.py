@@ -1,18 +1,19 @@
 """Random crops and flips of a whole batch or a whole epoch at once, on whatever device the images lie.
 
-No loop runs over images. A crop and a flip together are one lookup: pixel `(y, x)` of the n-th result is
-pixel `(y + row_n, x' + column_n)` of the n-th zero-padded image, where `x'` is `x`, or `width - 1 - x` where
-the image is mirrored.
+No Python loop runs over images. On the CPU a compiled loop copies the windows. Elsewhere a crop and a flip
+together are one lookup: pixel `(y, x)` of the n-th result is pixel `(y + row_n, x' + column_n)` of the n-th
+zero-padded image, where `x'` is `x`, or `width - 1 - x` where the image is mirrored.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BLOCK = {"cpu": 128}
-"""Images per lookup: on a CPU a block should stay in the cache (twice as fast as the whole set at once)."""
+from hgsr_lite.data import Split
 
 
 def random_crop(images: Tensor, padding: int = 4, generator: torch.Generator | None = None) -> Tensor:
@@ -41,30 +42,38 @@ def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Ten
     return window_at(images, None, _draw_mirrored(images, generator), 0)
 
 
-def augmented(images: Tensor, generator: torch.Generator | None = None, padding: int = 4) -> Tensor:
-    """A copy of the images, each one cropped and flipped at random: what one epoch trains on.
+def augmented_batches(
+    split: Split, batch_size: int, generator: torch.Generator | None = None, padding: int = 4
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`split.batches`, each image cropped and flipped at random: one epoch.
 
-    Offsets are drawn for all images first, then the mirrored ones; see `random_crop` and `random_flip`.
+    Offsets are drawn for all images first, then the mirrored ones, then the order; see `random_crop` and
+    `random_flip`.
 
-    >>> augmented(torch.ones(2, 3, 8, 8), torch.Generator().manual_seed(0)).shape
-    torch.Size([2, 3, 8, 8])
+    >>> split = Split(torch.ones(5, 3, 8, 8), torch.arange(5))
+    >>> [tuple(images.shape) for images, _ in augmented_batches(split, 3)]
+    [(3, 3, 8, 8), (2, 3, 8, 8)]
     """
-    _check(images, padding)
-    offsets = _draw_offsets(images, padding, generator)
-    mirrored = _draw_mirrored(images, generator)
-    block = _BLOCK.get(images.device.type, len(images)) or 1
-    result = torch.empty_like(images)
-    parts = (result, images, offsets, mirrored)
-    for out, *drawn in zip(*(part.split(block) for part in parts), strict=True):
-        out.copy_(window_at(*drawn, padding))
-    return result
+    _check(split.images, padding)
+    offsets = _draw_offsets(split.images, padding, generator)
+    mirrored = _draw_mirrored(split.images, generator)
+    for chosen in split.order(batch_size, generator):
+        images = window_at(split.images, offsets[chosen], mirrored[chosen], padding, chosen)
+        yield images, split.labels[chosen]
 
 
-def window_at(images: Tensor, offsets: Tensor | None, mirrored: Tensor | None, padding: int) -> Tensor:
+def window_at(
+    images: Tensor,
+    offsets: Tensor | None,
+    mirrored: Tensor | None,
+    padding: int,
+    chosen: Tensor | None = None,
+) -> Tensor:
     """Cut the window at `offsets[n]` out of the n-th zero-padded image, mirrored where `mirrored[n]` is true.
 
     `offsets`: integers (batch, 2), row and column, each from 0 to `2 padding`; `padding` is the middle, where
-    nothing moves. `mirrored`: booleans (batch,). None leaves the images where, or as, they are.
+    nothing moves. `mirrored`: booleans (batch,). None leaves the images where, or as, they are. `chosen`,
+    integers (batch,), takes `images[chosen[n]]` for the n-th image.
 
     >>> image = torch.arange(4).reshape(1, 1, 2, 2)
     >>> window_at(image, torch.tensor([[1, 2]]), None, padding=1)
@@ -74,18 +83,47 @@ def window_at(images: Tensor, offsets: Tensor | None, mirrored: Tensor | None, p
     tensor([[[[1, 0],
               [3, 2]]]])
     """
-    batch, channels, height, width = images.shape
-    rows = torch.arange(height, device=images.device).expand(batch, height)
-    columns = torch.arange(width, device=images.device).expand(batch, width)
-    if mirrored is not None:
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    if chosen is None:
+        chosen = torch.arange(len(images), device=images.device)
     if offsets is None:
-        offsets = torch.full((batch, 2), padding, device=images.device)
-    rows, columns = rows + offsets[:, :1], columns + offsets[:, 1:]
+        offsets = torch.full((len(chosen), 2), padding, device=images.device)
+    if mirrored is None:
+        mirrored = torch.zeros(len(chosen), dtype=torch.bool, device=images.device)
+    windows = _compiled_windows if images.device.type == "cpu" else _looked_up_windows
+    return windows(images, chosen, offsets, mirrored, padding)
+
+
+def _looked_up_windows(
+    images: Tensor, chosen: Tensor, offsets: Tensor, mirrored: Tensor, padding: int
+) -> Tensor:
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device) + offsets[:, :1]
+    columns = torch.arange(width, device=images.device).expand(len(chosen), width)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns) + offsets[:, 1:]
     # One lookup into flattened pixels: a single index serves all channels of an image.
     places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
-    pixels = F.pad(images, (padding,) * 4).flatten(2)
-    return pixels.gather(2, places.flatten(1)[:, None].expand(-1, channels, -1)).view(images.shape)
+    padded = F.pad(images[chosen], (padding,) * 4)
+    pixels = padded.flatten(2).gather(2, places.flatten(1)[:, None].expand(-1, padded.shape[1], -1))
+    return pixels.view(len(chosen), *images.shape[1:])
+
+
+def _compiled_windows(
+    images: Tensor, chosen: Tensor, offsets: Tensor, mirrored: Tensor, padding: int
+) -> Tensor:
+    try:
+        from hgsr_lite.fused_augment import fused_windows, takes
+    except ImportError:
+        return _looked_up_windows(images, chosen, offsets, mirrored, padding)
+    if not takes(images):
+        return _looked_up_windows(images, chosen, offsets, mirrored, padding)
+    if len(chosen) and not (int(chosen.min()) >= 0 and int(chosen.max()) < len(images)):
+        raise ValueError(
+            f"chosen must number images from 0 to {len(images) - 1}: the loop reads them unchecked"
+        )
+    result = torch.empty(len(chosen), *images.shape[1:], dtype=images.dtype)
+    arrays = (part.numpy() for part in (images.detach(), chosen, offsets, mirrored))
+    fused_windows(*arrays, padding, result.numpy())
+    return result
 
 
 def _draw_offsets(images: Tensor, padding: int, generator: torch.Generator | None) -> Tensor:

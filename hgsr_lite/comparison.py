@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from hgsr_lite.history import History
 from hgsr_lite.models import build_model
 from hgsr_lite.penalties import PENALTIES
 from hgsr_lite.plots import MARKERS, color, confidence_half_width
+from hgsr_lite.processes import in_processes
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.sparsity import sparsity, zero_below_
 from hgsr_lite.train import fit
@@ -185,38 +187,43 @@ def compare(
     *,
     out: str | Path | None = None,
     progress: bool = True,
+    processes: int | None = 1,
     **options: Any,
 ) -> pd.DataFrame:
     """Train every configuration and return the table, one row a run.
 
     The columns are the configuration's fields, the calibrated `strength`, whether the run `diverged`
     (its figures are then missing) and what `measure` returns. With `out`, a CSV file, each row is
-    written as soon as it is known, and runs that the file already holds are not repeated. `options`
-    are those of `train_configuration`.
+    written as soon as it is known, and runs that the file already holds are not repeated. `processes`
+    train at a time (None: one a core). `options` are those of `train_configuration`.
     """
+    row = partial(_row, options=options)
+    return table_of_runs(configurations, row, COLUMNS, data, out, progress, processes)
 
-    def row(configuration: Configuration) -> dict[str, Any]:
-        try:
-            model, regularizer, history = train_configuration(configuration, data, **options)
-        except FloatingPointError:
-            return {"strength": math.nan, "diverged": True}
-        strength = 0.0 if regularizer is None else regularizer.strength
-        return {"strength": strength, "diverged": False, **measure(model, data, history)}
 
-    return table_of_runs(configurations, row, COLUMNS, out, progress)
+def _row(configuration: Configuration, data: Data, options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        model, regularizer, history = train_configuration(configuration, data, **options)
+    except FloatingPointError:
+        return {"strength": math.nan, "diverged": True}
+    strength = 0.0 if regularizer is None else regularizer.strength
+    return {"strength": strength, "diverged": False, **measure(model, data, history)}
 
 
 def table_of_runs(
     configurations: Iterable[Configuration],
-    row: Callable[[Configuration], dict[str, Any]],
+    row: Callable[[Configuration, Data], dict[str, Any]],
     columns: list[str],
+    data: Data,
     out: str | Path | None = None,
     progress: bool = True,
+    processes: int | None = 1,
 ) -> pd.DataFrame:
     """Call `row` for every configuration and return the table; resume from the CSV file `out`, if given.
 
     The first columns are the configuration's fields, the rest is `columns`, in this order. Rows that the
-    file holds of other configurations are left in it, and out of the table.
+    file holds of other configurations are left in it, and out of the table. `processes` as in
+    `in_processes`: with more than one, rows are written in the order in which they are finished.
     """
     path = None if out is None else Path(out)
     names = [*Configuration.__dataclass_fields__, *columns]
@@ -224,8 +231,10 @@ def table_of_runs(
     done = {Configuration(*(known[name] for name in names[:4])): known for known in rows}
     configurations = list(configurations)
     missing = [configuration for configuration in configurations if configuration not in done]
-    for configuration in tqdm(missing, "training", unit="run", disable=not progress, leave=False):
-        done[configuration] = {**asdict(configuration), **row(configuration)}
+    found = in_processes(row, missing, data, processes)
+    bar = tqdm(found, "training", len(missing), unit="run", disable=not progress, leave=False)
+    for configuration, figures in bar:
+        done[configuration] = {**asdict(configuration), **figures}
         if path is not None:
             line = pd.DataFrame([done[configuration]], columns=names)
             line.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.6g")

@@ -46,12 +46,16 @@ class Split:
         A last batch of one image gets a second, the first of this order: batch norm cannot train on one.
         With a generator on the CPU the order is the same on every device.
         """
+        for chosen in self.order(batch_size, generator):
+            yield self.images[chosen], self.labels[chosen]
+
+    def order(self, batch_size: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """The numbers of the images in each batch of `batches`, on the images' device."""
         device = self.labels.device if generator is None else generator.device
         order = torch.randperm(len(self), generator=generator, device=device).to(self.labels.device)
         if batch_size > 1 and len(order) % batch_size == 1:
             order = torch.cat([order, order[:1]])
-        for chosen in order.split(batch_size):
-            yield self.images[chosen], self.labels[chosen]
+        return order.split(batch_size)
 
     def to(self, device: str | torch.device) -> Split:
         """The same part on another device."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,28 +88,34 @@ def find_channels(
     kind: str = "noise",
     out: str | Path | None = None,
     progress: bool = True,
+    processes: int | None = 1,
     **options: Any,
 ) -> pd.DataFrame:
     """Train every configuration on images with distractors; one row a run: what it kept, precision, recall.
 
     The distractors are drawn anew for each seed. Only the first layer is regularised, so that a strength
     may be right for it without being too much for the others. `options` are those of
-    `train_configuration`, `out` as in `compare`. A channel is read as kept in the two ways of `READINGS`.
+    `train_configuration`, `out` and `processes` as in `compare`. A channel is read as kept in the two ways
+    of `READINGS`.
     """
 
-    def row(configuration: Configuration) -> dict[str, Any]:
-        extended = data.with_distractors(distractors, kind, configuration.seed)
-        model, regularizer, history = train_configuration(
-            configuration, extended, first_layer_only=True, **options
-        )
-        found: dict[str, Any] = {"strength": 0.0 if regularizer is None else regularizer.strength}
-        for what, limits in READINGS.items():
-            kept = kept_channels(model, **limits)
-            precision, recall = precision_and_recall(kept, extended.relevant_channels)
-            found |= {f"kept, {what}": len(kept), f"precision, {what}": precision, f"recall, {what}": recall}
-        return {**found, "validation accuracy": history.records[-1]["validation accuracy"]}
+    row = partial(_row, distractors=distractors, kind=kind, options=options)
+    return table_of_runs(configurations, row, COLUMNS, data, out, progress, processes)
 
-    return table_of_runs(configurations, row, COLUMNS, out, progress)
+
+def _row(
+    configuration: Configuration, data: Data, distractors: int, kind: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    extended = data.with_distractors(distractors, kind, configuration.seed)
+    model, regularizer, history = train_configuration(
+        configuration, extended, first_layer_only=True, **options
+    )
+    found: dict[str, Any] = {"strength": 0.0 if regularizer is None else regularizer.strength}
+    for what, limits in READINGS.items():
+        kept = kept_channels(model, **limits)
+        precision, recall = precision_and_recall(kept, extended.relevant_channels)
+        found |= {f"kept, {what}": len(kept), f"precision, {what}": precision, f"recall, {what}": recall}
+    return {**found, "validation accuracy": history.records[-1]["validation accuracy"]}
 
 
 def recovery_figure(table: pd.DataFrame, reading: str = "below 1e-3") -> Figure:

@@ -138,7 +138,7 @@ class Penalty:
         >>> Penalty("es").gradient(torch.tensor([[1., -2.]]))
         tensor([[ 2., -4.]])
         """
-        return self._gradient(weight, layout, None)
+        return self._gradient(weight, layout, 1.0)
 
     def force(self, weight: Tensor, layout: Layout = Layout()) -> Tensor:
         """How hard the penalty pulls at each kernel's norm: `(output channels, input channels)`.
@@ -164,21 +164,27 @@ class Penalty:
         spec = self.spec
         return (spec.outer * power(sums, spec.outer - 1)) * (spec.inner * power(norms, inner_exponent))
 
-    def _gradient(self, weight: Tensor, layout: Layout, factor: Tensor | None) -> Tensor:
+    def of_kernels(self, kernels: Tensor, norms: Tensor, sums: Tensor, factor: Tensor | float) -> Tensor:
+        """The gradient of kernels `(..., elements)`, times `factor`, from their norms and groups' sums.
+
+        `norms` and `sums` (S_g of each kernel's group) have, or broadcast to, the kernels' shape without its
+        last dimension; so does `factor`.
+        """
+        # d n / d w is w / n for the l2 norm: its 1/n lowers the exponent instead of dividing by 0.
+        coefficient = self._coefficient(norms, sums, self.spec.inner - self.spec.norm) * factor
+        direction = kernels.sign() if self.spec.norm == 1 else kernels
+        wide = coefficient.unsqueeze(-1) * direction
+        if kernels.dtype == torch.float16:
+            largest = torch.finfo(kernels.dtype).max
+            wide = wide.clamp(-largest, largest)
+        return wide.to(kernels.dtype)
+
+    def _gradient(self, weight: Tensor, layout: Layout, factor: Tensor | float) -> Tensor:
         with torch.no_grad():
             stack = kernel_stack(weight, layout)
-            norms, sums = self._norms_and_sums(stack)
-            # d n / d w is w / n for the l2 norm: its 1/n lowers the exponent instead of dividing by 0.
-            coefficient = self._coefficient(norms, sums, self.spec.inner - self.spec.norm)
-            if factor is not None:
-                coefficient = coefficient * factor
-            direction = stack.sign() if self.spec.norm == 1 else stack
-            wide = coefficient.unsqueeze(-1) * direction
-            if weight.dtype == torch.float16:
-                largest = torch.finfo(weight.dtype).max
-                wide = wide.clamp(-largest, largest)
-            wide = wide.transpose(1, 2) if layout.transposed else wide
-            return wide.reshape(weight.shape).to(weight.dtype)
+            gradient = self.of_kernels(stack, *self._norms_and_sums(stack), factor)
+            gradient = gradient.transpose(1, 2) if layout.transposed else gradient
+            return gradient.reshape(weight.shape)
 
 
 class _PenaltyFunction(torch.autograd.Function):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -14,6 +15,7 @@ from torch.func import functional_call
 from hgsr_lite.groups import WeightLayer, weight_layers
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.prox import prox
+from hgsr_lite.stacked import buckets, stackable, stacked_gradient_
 
 AUTHORS_EXCLUDE = ("downsample",)
 """The authors leave a residual network's 1x1 shortcuts out; harmless where a model has none."""
@@ -72,7 +74,7 @@ class Regularizer:
             raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
         self._model = model
         self._form: tuple | None = None
-        self._table: tuple[np.ndarray, np.ndarray] | None = None
+        self._made = _Plan("plain")
 
     @staticmethod
     def _excluded(model: nn.Module, exclude: Iterable[str]) -> Iterable[str]:
@@ -103,13 +105,13 @@ class Regularizer:
         """The strength now: `strength * min(1, progress / warmup)`."""
         return self.strength * (min(1.0, self._progress / self.warmup) if self.warmup else 1.0)
 
-    def _strengths(self) -> tuple[float, float]:
-        """The factors now of the penalty and of the l1 norm."""
+    def strengths(self) -> tuple[float, float]:
+        """The factors now of the penalty and of the l1 norm: they add up to `current_strength`."""
         return self.current_strength * (1 - self.l1_mix), self.current_strength * self.l1_mix
 
     def __call__(self) -> Tensor:
         """The regularisation term, a differentiable scalar to add to a loss."""
-        strength, l1_strength = self._strengths()
+        strength, l1_strength = self.strengths()
         total = torch.zeros((), device=self.layers[0].weight.device)
         for layer in self.layers:
             total = total + strength * self.penalty(layer.weight, layer.layout)
@@ -122,23 +124,26 @@ class Regularizer:
         """Add the term's gradient to every layer's `.grad`, in place, and return the term's value.
 
         The same numbers as `reg().backward()`, from the closed form. Call it between `loss.backward()`
-        and the optimizer's step; a `.grad` that is None is made. On the CPU in float32 or float64 one
-        compiled loop serves all layers; elsewhere the plain formula goes layer by layer (`backend` tells).
+        and the optimizer's step; a `.grad` that is None is made. All layers are served together where that
+        is possible; `backend` tells how.
         """
-        strength, l1_strength = self._strengths()
         weights = [layer.weight for layer in self.layers]
         for weight in weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         gradients = [weight.grad for weight in weights]
-        compiled = self._compiled_layers()
-        if compiled is not None and all(map(_alike, weights, gradients)):
+        plan = self._plan() if all(map(_alike, weights, gradients)) else _Plan("plain")
+        if plan.backend == "compiled":
             from hgsr_lite.fused import fused_gradient_
 
-            return torch.tensor(
-                fused_gradient_(self.penalty, weights, gradients, *compiled, strength, l1_strength)
+            value = fused_gradient_(self.penalty, weights, gradients, *plan.tables, *self.strengths())
+            return torch.tensor(value)
+        if plan.backend == "stacked":
+            layouts = [layer.layout for layer in self.layers]
+            return stacked_gradient_(
+                self.penalty, weights, gradients, layouts, plan.tables, *self.strengths()
             )
-        return self._add_plain_gradient_(strength, l1_strength)
+        return self._add_plain_gradient_(*self.strengths())
 
     def _add_plain_gradient_(self, strength: float, l1_strength: float) -> Tensor:
         """The reference: the closed form, layer by layer."""
@@ -159,13 +164,13 @@ class Regularizer:
         Solves argmin_V 0.5 |V - W|^2 + lr * R(V) for each layer: the l1 part first, then the penalty,
         which for these penalties is the joint solution. This is what makes weights exactly zero.
         """
-        strength, l1_strength = self._strengths()
-        compiled = self._compiled_layers()
-        if compiled is not None:
+        strength, l1_strength = self.strengths()
+        plan = self._plan()
+        if plan.backend == "compiled":
             from hgsr_lite.fused_prox import fused_prox_
 
             weights = [layer.weight for layer in self.layers]
-            broken = fused_prox_(self.penalty, weights, *compiled, lr * strength, lr * l1_strength)
+            broken = fused_prox_(self.penalty, weights, *plan.tables, lr * strength, lr * l1_strength)
             if broken:
                 raise ValueError(f"{broken} groups hold NaN or infinite weights: lower the learning rate")
             return
@@ -175,19 +180,23 @@ class Regularizer:
 
     @property
     def backend(self) -> str:
-        """`"compiled"` (one numba loop over all layers, on the CPU) or `"plain"` (layer by layer)."""
-        return "plain" if self._compiled_layers() is None else "compiled"
+        """How `add_gradient_` works now.
 
-    def _compiled_layers(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The compiled loop's table of layers and its work list, made anew when a weight's form changes."""
+        `"compiled"`: one numba loop over all layers, on the CPU. `"stacked"`: some twenty operators for all
+        layers together, on a GPU. `"plain"`: the readable formula, layer by layer, wherever neither fits.
+        """
+        return self._plan().backend
+
+    def _plan(self) -> _Plan:
+        """What `backend` says, with its tables; made anew when a weight's form changes."""
         form = tuple(
             (weight.dtype, weight.device, weight.shape, weight.stride())
             for weight in (layer.weight for layer in self.layers)
         )
         if form != self._form:
-            self._form, self._table = form, _compile_table(self.layers, self.penalty.grouping)
-            _LOG.info("penalty: %s version", "plain" if self._table is None else "compiled")
-        return self._table
+            self._form, self._made = form, _make_plan(self.layers, self.penalty.grouping)
+            _LOG.info("penalty: %s version", self._made.backend)
+        return self._made
 
     def calibrate_(
         self,
@@ -259,12 +268,26 @@ def _alike(weight: Tensor, gradient: Tensor) -> bool:
     return weight.stride() == gradient.stride() and weight.dtype == gradient.dtype
 
 
-def _compile_table(layers: list[WeightLayer], grouping: str) -> tuple[np.ndarray, np.ndarray] | None:
+@dataclass(frozen=True)
+class _Plan:
+    """How `add_gradient_` works, and the tables that it needs for that."""
+
+    backend: str
+    tables: Sequence[Any] = ()
+
+
+def _make_plan(layers: list[WeightLayer], grouping: str) -> _Plan:
+    weights, layouts = [layer.weight for layer in layers], [layer.layout for layer in layers]
+    if weights[0].is_cuda:
+        return (
+            _Plan("stacked", buckets(weights, layouts, grouping))
+            if stackable(weights, layouts)
+            else _Plan("plain")
+        )
     try:
         # numba takes a second to import: only those who train pay for it, and none who cannot have it.
         from hgsr_lite.fused import block_rows, fused_layers
     except ImportError:
-        return None
-    weights, layouts = [layer.weight for layer in layers], [layer.layout for layer in layers]
+        return _Plan("plain")
     rows = fused_layers(weights, layouts, grouping)
-    return None if rows is None else (rows, block_rows(rows))
+    return _Plan("plain") if rows is None else _Plan("compiled", (rows, block_rows(rows)))

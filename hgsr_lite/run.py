@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from hgsr_lite.augment import augmented
-from hgsr_lite.data import Data, Split
+from hgsr_lite.augment import augmented_batches
+from hgsr_lite.data import Data
 from hgsr_lite.evaluate import evaluate
 from hgsr_lite.groups import choose
 from hgsr_lite.history import History
@@ -29,19 +29,23 @@ _CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a run's course; a checkpoint belongs to exactly one of these."""
+    """Everything that decides a run's course, by default as the authors do it.
 
-    epochs: int
-    seed: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    batch_size: int
-    optimizer: str
-    proximal: bool
-    augment: bool
-    tolerance: float
-    relative: bool
+    A checkpoint belongs to exactly one of these.
+    """
+
+    epochs: int = 10
+    seed: int = 0
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    proximal: bool = False
+    augment: bool = False
+    tolerance: float = 1e-3
+    relative: bool = False
+    bfloat16: bool = False
 
     def check(self, regularizer: Regularizer | None) -> None:
         """Refuse settings that cannot work, before anything is trained."""
@@ -59,17 +63,28 @@ class Settings:
                 "itself, so one scalar step no longer solves the proximal problem; use optimizer='sgd'"
             )
 
-    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer these settings ask for, over all of the model's parameters."""
+    def make_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer these settings ask for."""
         if self.optimizer == "adam":
-            return torch.optim.Adam(model.parameters(), self.lr, weight_decay=self.weight_decay)
-        return torch.optim.SGD(
-            model.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+            return torch.optim.Adam(parameters, self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Convolutions and linear layers in bfloat16, if these settings ask for it."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def as_wanted(self, images: Tensor) -> Tensor:
+        """Images in the memory format that bfloat16 convolutions are fastest with; float32 as they are."""
+        return images.contiguous(memory_format=torch.channels_last) if self.bfloat16 else images
 
     def lr_in(self, epoch: int) -> float:
         """The authors' schedule: times 0.2 after each third of the run; epochs count from 1."""
         return self.lr * 0.2 ** (3 * (epoch - 1) // self.epochs)
+
+
+def at_least_float32(scores: Tensor) -> Tensor:
+    """Scores as exact as a loss needs them; float64 stays what it is."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 class Run:
@@ -79,7 +94,7 @@ class Run:
         self, model: nn.Module, data: Data, regularizer: Regularizer | None, settings: Settings
     ) -> None:
         self.model, self.data, self.regularizer, self.settings = model, data, regularizer, settings
-        self.optimizer = settings.make_optimizer(model)
+        self.optimizer = settings.make_optimizer(model.parameters())
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.history = History()
         self.epoch = 0
@@ -120,38 +135,63 @@ class Run:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The training images of one epoch, shuffled, cropped and flipped if asked for."""
-        train, settings = self.data.train, self.settings
-        if settings.augment:
-            padding = max(1, train.images.shape[-1] // 8)  # 4 for 32 pixels, as is usual
-            train = Split(augmented(train.images, self.generator, padding), train.labels)
-        return train.batches(settings.batch_size, self.generator)
+        train, batch_size = self.data.train, self.settings.batch_size
+        padding = max(1, train.images.shape[-1] // 8)  # 4 for 32 pixels, as is usual
+        batches = (
+            augmented_batches(train, batch_size, self.generator, padding)
+            if self.settings.augment
+            else train.batches(batch_size, self.generator)
+        )
+        for images, labels in batches:
+            yield self.settings.as_wanted(images), labels
 
     def train_epoch(self, bar: tqdm) -> None:
         """One pass over the training images, then a record of where the network stands."""
+        self.start_epoch()
+        for images, labels in self.batches():
+            self.start_step()
+            self.end_step(*self.step(images, labels), len(labels))
+            bar.update()
+        self.end_epoch()
+        bar.set_postfix_str(self.standing())
+
+    def start_epoch(self) -> None:
+        """Set the epoch's learning rate and begin its sums."""
         self.epoch += 1
-        started = time.perf_counter()
+        self._started, self._step_number = time.perf_counter(), 0
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_in(self.epoch)
         self.model.train()
-        loss_sum = torch.zeros((), device=self.data.train.labels.device)
-        term_sum = torch.zeros_like(loss_sum)
-        for number, (images, labels) in enumerate(self.batches()):
-            if self.regularizer is not None:
-                done = (self.epoch - 1) * self.steps + number + 1
-                self.regularizer.set_progress(done / (self.settings.epochs * self.steps))
-            loss, term = self._step(images, labels)
-            loss_sum += loss * len(labels)
-            term_sum += term
-            bar.update()
-        self._record(loss_sum.item() / len(self.data.train.labels), term_sum.item() / self.steps, started)
-        last = self.history.records[-1]
-        bar.set_postfix_str(
-            f"accuracy {last['validation accuracy']:.1%}, {last['below tolerance']:.1%} below tolerance"
-        )
+        self._loss_sum = torch.zeros((), device=self.data.device)
+        self._term_sum = torch.zeros_like(self._loss_sum)
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def start_step(self) -> None:
+        """Tell the regularizer how far training has come."""
+        self._step_number += 1
+        if self.regularizer is not None:
+            done = (self.epoch - 1) * self.steps + self._step_number
+            self.regularizer.set_progress(done / (self.settings.epochs * self.steps))
+
+    def end_step(self, loss: Tensor, term: Tensor, images: int) -> None:
+        """Count a batch's mean loss and the penalty beside it."""
+        self._loss_sum += loss * images
+        self._term_sum += term
+
+    def end_epoch(self) -> None:
+        """Record where the network stands; raise `FloatingPointError` if its loss is not finite."""
+        self._record(self._loss_sum.item() / len(self.data.train.labels), self._term_sum.item() / self.steps)
+
+    def standing(self) -> str:
+        """The last record in a few words."""
+        last = self.history.records[-1]
+        return f"accuracy {last['validation accuracy']:.1%}, {last['below tolerance']:.1%} below tolerance"
+
+    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One training step; return the batch's mean loss and the penalty."""
         self.optimizer.zero_grad()
-        loss = cross_entropy(self.model(images), labels)
+        with self.settings.autocast(images.device):
+            scores = self.model(images)
+        loss = cross_entropy(at_least_float32(scores), labels)
         loss.backward()
         term = torch.zeros_like(loss.detach())
         if self.regularizer is not None and not self.settings.proximal:
@@ -161,7 +201,7 @@ class Run:
             self.regularizer.prox_(self.optimizer.param_groups[0]["lr"])
         return loss.detach(), term
 
-    def _record(self, loss: float, term: float, started: float) -> None:
+    def _record(self, loss: float, term: float) -> None:
         if not math.isfinite(loss + term):
             raise self._diverged(loss, term)
         report = sparsity(self.model, self.settings.tolerance, self.settings.relative)
@@ -175,7 +215,7 @@ class Run:
                 "validation accuracy": validation_accuracy,
                 **report.overall.shares(),
                 "strength": self.regularizer.current_strength if self.regularizer else 0.0,
-                "seconds": time.perf_counter() - started,
+                "seconds": time.perf_counter() - self._started,
             }
         )
         self.history.take_snapshot(self.model, self.epoch, self.settings.epochs)

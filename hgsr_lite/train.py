@@ -36,17 +36,18 @@ def fit(
     data: Data,
     regularizer: Regularizer | None = None,
     *,
-    epochs: int = 10,
-    seed: int = 0,
-    lr: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    batch_size: int = 128,
-    optimizer: str = "sgd",
-    proximal: bool = False,
-    augment: bool = False,
-    tolerance: float = 1e-3,
-    relative: bool = False,
+    epochs: int = Settings.epochs,
+    seed: int = Settings.seed,
+    lr: float = Settings.lr,
+    momentum: float = Settings.momentum,
+    weight_decay: float = Settings.weight_decay,
+    batch_size: int = Settings.batch_size,
+    optimizer: str = Settings.optimizer,
+    proximal: bool = Settings.proximal,
+    augment: bool = Settings.augment,
+    tolerance: float = Settings.tolerance,
+    relative: bool = Settings.relative,
+    bfloat16: bool = Settings.bfloat16,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> History:
@@ -57,6 +58,8 @@ def fit(
     a proximal step of size lr * strength after each SGD step, which gives exact zeros (refused with
     Adam). Momentum multiplies the gradient's pull by 1 / (1 - momentum) but not the proximal step, so the
     same strength acts about ten times weaker there. `augment` crops and flips the training images.
+    `bfloat16` computes forward and backward passes in bfloat16 (weights, gradients and the penalty stay
+    float32, measurements too): faster where the processor has instructions for it, else slower.
 
     One `seed` makes two runs on a CPU equal bit for bit. `checkpoint` names a file that is written,
     whole or not at all, after every epoch; the same call resumes from it to the very same end.
@@ -77,6 +80,7 @@ def fit(
         augment,
         tolerance,
         relative,
+        bfloat16,
     )
     settings.check(regularizer)
     model.to(data.device)

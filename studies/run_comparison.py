@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from hgsr_lite.comparison import compare, control_grid, penalty_grid
 from hgsr_lite.data import load_data
 from hgsr_lite.groups import GROUPINGS
@@ -44,6 +42,6 @@ def configurations() -> list:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     digits = load_data("digits", device="cpu", validation=0.25)
-    compare(configurations(), digits, out=Path(__file__).with_name("comparison_digits.csv"), **BUDGET)
+    out = Path(__file__).with_name("comparison_digits.csv")
+    compare(configurations(), digits, out=out, processes=None, **BUDGET)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from hgsr_lite.comparison import Configuration, penalty_grid
 from hgsr_lite.data import load_data
 from hgsr_lite.distractors import find_channels
@@ -31,11 +29,10 @@ BUDGET = {
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     digits = load_data("digits", device="cpu", validation=0.25)
     # Seed by seed, so that a table cut short still holds every penalty.
     for seed in SEEDS:
         runs = [Configuration("dense", seed=seed), *penalty_grid(PENALTIES, ["feature"], AMOUNTS, [seed])]
         for kind in ("noise", "shuffled"):
             out = Path(__file__).with_name(f"distractors_digits_{kind}.csv")
-            find_channels(runs, digits, distractors=7, kind=kind, out=out, **BUDGET)
+            find_channels(runs, digits, distractors=7, kind=kind, out=out, processes=None, **BUDGET)

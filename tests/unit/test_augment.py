@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hgsr_lite.augment import augmented, random_crop, random_flip, window_at
+from hgsr_lite.augment import augmented_batches, random_crop, random_flip, window_at
+from hgsr_lite.data import Split
 
 
 def one_by_one(images, offsets, mirrored, padding):
@@ -31,22 +32,46 @@ def test_a_batch_is_cropped_and_flipped_as_its_images_one_by_one(shape, padding)
         assert torch.equal(found, one_by_one(images, offsets, mirrored, padding))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.uint8])
+def epoch(images, seed, padding):
+    """All images of one augmented epoch, in batches of 128."""
+    split = Split(images, torch.arange(len(images)))
+    return [
+        torch.cat(parts)
+        for parts in zip(
+            *augmented_batches(split, 128, torch.Generator().manual_seed(seed), padding), strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
 def test_an_epoch_is_augmented_as_its_images_one_by_one_with_the_same_draw(dtype):
     images = (torch.rand(300, 3, 12, 10, generator=torch.Generator().manual_seed(1)) * 255).to(dtype)
-    found = augmented(images, torch.Generator().manual_seed(7), padding=2)
+    found, order = epoch(images, 7, padding=2)
     generator = torch.Generator().manual_seed(7)
     offsets = torch.randint(5, (300, 2), generator=generator)
     mirrored = torch.rand(300, generator=generator) < 0.5
     assert found.dtype == dtype
-    assert torch.equal(found, one_by_one(images, offsets, mirrored, 2))
+    assert torch.equal(order, torch.randperm(300, generator=generator))
+    assert torch.equal(found, one_by_one(images, offsets, mirrored, 2)[order])
 
 
 def test_channels_last_images_are_augmented_to_the_same_values():
     images = torch.randn(200, 3, 8, 8)
-    plain = augmented(images, torch.Generator().manual_seed(0))
-    found = augmented(images.to(memory_format=torch.channels_last), torch.Generator().manual_seed(0))
-    assert torch.equal(plain, found)
+    last = images.to(memory_format=torch.channels_last)
+    assert torch.equal(epoch(images, 0, padding=4)[0], epoch(last, 0, padding=4)[0])
+
+
+def test_lookups_and_the_compiled_loop_cut_the_same_windows():
+    generator = torch.Generator().manual_seed(0)
+    images, chosen = torch.randn(50, 2, 7, 9), torch.randint(50, (80,), generator=generator)
+    offsets = torch.randint(7, (80, 2), generator=generator)
+    mirrored = torch.rand(80, generator=generator) < 0.5
+    compiled = window_at(images, offsets, mirrored, 3, chosen)
+    # Half precision goes by lookups; these whole numbers are exact in it.
+    whole = (images * 10).round()
+    looked_up = window_at(whole.bfloat16(), offsets, mirrored, 3, chosen).float()
+    assert torch.equal(window_at(whole, offsets, mirrored, 3, chosen), looked_up)
+    assert torch.equal(compiled, one_by_one(images[chosen], offsets, mirrored, 3))
 
 
 def test_every_crop_and_both_flips_come_up_about_equally_often():
@@ -67,7 +92,7 @@ def test_no_padding_leaves_images_where_they_are():
 def test_augmentation_leaves_the_images_given_in_unchanged():
     images = torch.randn(10, 1, 6, 6)
     before = images.clone()
-    augmented(images)
+    epoch(images, 0, padding=1)
     assert torch.equal(images, before)
 
 
@@ -80,3 +105,9 @@ def test_an_impossible_padding_is_refused(padding):
 def test_images_without_a_batch_dimension_are_refused():
     with pytest.raises(ValueError, match=r"shape \(batch, channels, height, width\), not \(3, 8, 8\)"):
         random_flip(torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize("number", [-1, 4])
+def test_an_image_that_is_not_there_is_refused(number):
+    with pytest.raises(ValueError, match="chosen must number images from 0 to 3"):
+        window_at(torch.zeros(4, 1, 2, 2), None, None, 0, torch.tensor([number]))

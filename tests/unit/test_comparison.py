@@ -143,6 +143,14 @@ def test_a_table_on_disk_is_gone_on_with_and_not_repeated(digits: hg.Data, tmp_p
     assert path.read_bytes() == stamp
 
 
+def test_several_processes_fill_the_same_table(digits: hg.Data, tmp_path: Path):
+    grid = [*penalty_grid(["gl", "es"], ["neuron"], [0.5], [0, 1]), Configuration("dense")]
+    one = compare(grid, digits, **BUDGET)
+    two = compare(grid, digits, processes=2, out=tmp_path / "table.csv", **BUDGET)
+    pd.testing.assert_frame_equal(one, two, rtol=1e-4, check_dtype=False)
+    assert len(pd.read_csv(tmp_path / "table.csv")) == len(grid)
+
+
 def test_a_run_that_diverges_is_a_row_without_figures(digits: hg.Data, tmp_path: Path):
     runs = penalty_grid(["hsq_es", "gl"], ["feature"], [1e12], [0])
     path = tmp_path / "table.csv"

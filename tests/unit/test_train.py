@@ -52,7 +52,7 @@ def figures(history):
     return [{k: v for k, v in record.items() if k != "seconds"} for record in history.records]
 
 
-@pytest.mark.parametrize("options", [{}, {"augment": True}, {"proximal": True}])
+@pytest.mark.parametrize("options", [{}, {"augment": True}, {"proximal": True}, {"bfloat16": True}])
 def test_one_seed_makes_two_runs_equal_bit_for_bit(data, options):
     (one, first), (other, second) = trained(data, **options), trained(data, **options)
     assert same_weights(one, other)
@@ -60,6 +60,20 @@ def test_one_seed_makes_two_runs_equal_bit_for_bit(data, options):
     assert first.test == second.test
     different, _ = trained(data, seed=1, **options)
     assert not same_weights(one, different)
+
+
+def test_bfloat16_trains_as_well_and_keeps_float32_weights_and_the_fast_penalty():
+    data = hg.load_data("digits", device="cpu")
+    accuracies = {}
+    for bfloat16 in (False, True):
+        model = new_model()
+        reg = hg.Regularizer(model, "hsq_gl12", strength=1e-5)
+        options = {"epochs": 8, "lr": 0.05, "batch_size": 64, "bfloat16": bfloat16}
+        accuracies[bfloat16] = hg.fit(model, data, reg, progress=False, **options).test.accuracy
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert reg.backend == "compiled"
+    assert accuracies[True] != accuracies[False]
+    assert abs(accuracies[True] - accuracies[False]) < 0.03
 
 
 def test_a_run_leaves_the_global_random_state_alone(data):

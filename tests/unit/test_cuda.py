@@ -1,0 +1,53 @@
+"""The same numbers on a GPU. Where there is none, the summary says that these were not run."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import hgsr_lite as hg
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA GPU here: nothing was run on one"
+)
+
+
+@pytest.mark.parametrize("grouping", hg.GROUPINGS)
+@pytest.mark.parametrize("key", hg.PENALTIES)
+@pytest.mark.parametrize("model", ["alexnet", "resnet18"])
+def test_the_penaltys_gradient_is_that_of_the_cpu(model, key, grouping):
+    here = hg.build_model(model, in_channels=3, num_classes=10, seed=0)
+    there = copy.deepcopy(here).cuda()
+    regs = [hg.Regularizer(net, key, grouping=grouping, strength=0.1, l1_mix=0.3) for net in (here, there)]
+    values = [reg.add_gradient_().item() for reg in regs]
+    assert regs[1].backend == "stacked"
+    assert values[1] == pytest.approx(values[0], rel=1e-5)
+    for one, other in zip(regs[0].layers, regs[1].layers, strict=True):
+        assert torch.allclose(one.weight.grad, other.weight.grad.cpu(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": True}, {"bfloat16": True}, {"proximal": True}])
+def test_training_ends_near_that_of_the_cpu(options):
+    accuracies = []
+    for device in ("cpu", "cuda"):
+        data = hg.load_data("digits", device=device)
+        model = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
+        reg = hg.Regularizer(model, "hsq_gl12", strength=1e-5)
+        history = hg.fit(model, data, reg, epochs=15, lr=0.05, batch_size=64, progress=False, **options)
+        accuracies.append(history.test.accuracy)
+    assert abs(accuracies[0] - accuracies[1]) < 0.04
+
+
+@pytest.mark.parametrize("way", ["loop", "lockstep", "auto"])
+def test_many_networks_train_on_the_gpu(way):
+    data = hg.load_data("digits", device="cuda")
+    configs = [hg.FitConfig("gl", strength=1e-4, seed=seed) for seed in (0, 1)]
+    for one in hg.fit_many(configs, data, model="digits_cnn", epochs=15, lr=0.05, way=way, progress=False):
+        assert one.history.test.accuracy > 0.9
+
+
+def test_processes_are_refused_on_a_gpu():
+    with pytest.raises(ValueError, match="way='processes' works on the CPU"):
+        hg.fit_many([hg.FitConfig()] * 2, hg.load_data("digits", device="cuda"), way="processes")
