@@ -20,6 +20,7 @@ TIME_LINE = re.compile(r"^\*\*Time:\*\* .*$", re.MULTILINE)
 NOT_MEASURED = "not measured"
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _KERNEL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")
+_STYLED_TABLE = re.compile(r'<table id="(T_\w+)"')
 _INSTALLED_PACKAGES = re.compile(r"[^\s'\"<>]*/site-packages/")
 
 
@@ -38,7 +39,8 @@ def clean(notebook: NotebookNode, root: str | Path) -> NotebookNode:
     """Return an executed notebook as it is committed: the same from every machine, wherever it can be.
 
     Dropped: widget state (a still picture out of the widget takes its place), progress bars, time stamps,
-    memory addresses, and paths under ``root``, the home folder and the installed packages.
+    memory addresses, the random ids of styled tables, and paths under ``root``, the home folder and the
+    installed packages.
     """
     notebook = nbformat.from_dict(notebook)
     widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
@@ -92,8 +94,17 @@ def _tidy(output: NotebookNode, root: Path) -> Iterator[NotebookNode]:
         return
     for kind, content in output.get("data", {}).items():
         if kind.startswith("text/"):
-            output.data[kind] = _anonymous(content, root)
+            output.data[kind] = _with_stable_id(_anonymous(content, root))
     yield output
+
+
+def _with_stable_id(html: str) -> str:
+    """The same table with an id that follows from what it shows: pandas draws a new one for each run."""
+    table = _STYLED_TABLE.search(html)
+    if table is None:
+        return html
+    shown = html.replace(table[1], "")
+    return html.replace(table[1], f"T_{hashlib.sha256(shown.encode()).hexdigest()[:5]}")
 
 
 def _anonymous(text: str, root: Path) -> str:

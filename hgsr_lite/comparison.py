@@ -276,8 +276,9 @@ def paths_figure(
 ) -> Figure:
     """Accuracy against sparsity figures: one panel a figure, one line a method, joined in order of amount.
 
-    A point is a mean over seeds with its 95 % interval; accuracies below `floor` are cut off, so that the
-    differences that matter can be seen. A path that turns back is a strength that no longer makes sparser.
+    A point is a mean over seeds with its 95 % interval; accuracies below `floor` are cut off, with
+    their intervals, so that the differences that matter can be seen. A path that turns back is a strength
+    that no longer makes sparser.
     """
     names = [choose("column", name, table.columns) for name in figures]
     size = {"figsize": (1.5 + 2.8 * len(names), 3.8), "layout": "constrained"}
@@ -285,12 +286,12 @@ def paths_figure(
     for number, (name, rows) in enumerate(table.groupby(by, sort=False)):
         style = {"color": color(number), "marker": MARKERS[number % len(MARKERS)], "label": name}
         groups = rows.groupby("amount")
-        half = confidence_half_width(groups[accuracy].std(), groups[accuracy].count())
+        half = 100 * confidence_half_width(groups[accuracy].std(), groups[accuracy].count())
         for axes, column in zip(grid[0], names, strict=True):
             x, y = 100 * groups[column].mean(), 100 * groups[accuracy].mean()
-            axes.errorbar(
-                x, y, yerr=100 * half, capsize=2, markersize=4, linewidth=1, elinewidth=0.6, **style
-            )
+            # The interval of a point below the panel would cross it as a line that belongs to nothing.
+            inside = half * (y >= 100 * floor)
+            axes.errorbar(x, y, yerr=inside, capsize=2, markersize=4, linewidth=1, elinewidth=0.6, **style)
             axes.set(xlabel=f"{column} (%)", xlim=(-4, 104), ylim=(100 * floor, 100.8))
             axes.grid(alpha=0.3)
     grid[0][0].set_ylabel(f"{accuracy} (%)")

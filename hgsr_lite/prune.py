@@ -18,7 +18,7 @@ from hgsr_lite.data import Data
 from hgsr_lite.evaluate import accuracy
 from hgsr_lite.groups import GROUPINGS, Layout, choose, kernel_stack
 from hgsr_lite.ranking import STRATEGIES, Ranking
-from hgsr_lite.removal_report import CompactReport
+from hgsr_lite.removal_report import CompactReport, written
 from hgsr_lite.sparsity import sparsity, zero_below_
 from hgsr_lite.surgery import cut_, hold_back
 from hgsr_lite.train import fit
@@ -48,12 +48,12 @@ class PruneReport:
         return f"pruned by {self.how}; test accuracy of the result {self.test_accuracy:.1%}"
 
     def __str__(self) -> str:
-        return f"{self._title()}\n{self.stages.T.to_string(float_format='{:,.4g}'.format)}"
+        return f"{self._title()}\n{self.stages.T.to_string(float_format=written)}"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._title()}</p>{self.stages.T.to_html(float_format='{:,.4g}'.format)}"
+        return f"<p>{self._title()}</p>{self.stages.T.to_html(float_format=written)}"
 
 
 def prune(

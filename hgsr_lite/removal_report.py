@@ -9,6 +9,15 @@ import pandas as pd
 from hgsr_lite.cost import Cost
 
 
+def written(figure: float) -> str:
+    """A figure of a report: large counts in full, everything else to four digits.
+
+    >>> written(56554.0), written(1.93512)
+    ('56,554', '1.935')
+    """
+    return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.4g}"
+
+
 @dataclass(frozen=True)
 class LayerChange:
     """One layer's channels before and after, and how many of its outputs went exactly or approximately."""
@@ -88,12 +97,12 @@ class CompactReport:
         return lines
 
     def __str__(self) -> str:
-        costs = self.costs().to_string(float_format="{:,.4g}".format)
+        costs = self.costs().to_string(float_format=written)
         return "\n".join([*self._sentences(), costs, self.to_frame().to_string()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         lines = "".join(f"<li>{line}</li>" for line in self._sentences())
-        costs = self.costs().to_html(float_format="{:,.4g}".format)
+        costs = self.costs().to_html(float_format=written)
         return f"<ul>{lines}</ul>{costs}{self.to_frame().to_html()}"

@@ -108,9 +108,8 @@ def compare_method(name: str) -> Callable[[Hand, str], None]:
 def compare_prox(function: Hand, key: str) -> None:
     for grouping, weight in cases():
         for step in (0.01, 0.3, 2.0):
-            # A threshold may be the end of an iteration, on either side.
             prox = hg.Penalty(key, grouping).prox(weight, step)
-            same(call(function, weight, grouping, step), prox, relative=1e-6)
+            same(call(function, weight, grouping, step), prox, relative=1e-12)
 
 
 def each_row(compare: Callable[[Hand, hg.Penalty, Tensor, tuple], None]) -> Callable[[Hand], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +17,7 @@ from hgsr_lite.comparison import (
     Configuration,
     compare,
     control_grid,
+    paths_figure,
     penalty_grid,
     sparsest_within,
     train_configuration,
@@ -213,6 +215,15 @@ def test_a_choice_without_dense_runs_or_of_an_unknown_figure_is_refused():
         sparsest_within(made_table().query("method != 'dense'"))
     with pytest.raises(ValueError, match="below tolerance"):
         sparsest_within(made_table(), "below")
+
+
+def test_a_point_below_the_panel_leaves_no_interval_in_it():
+    table = made_table()
+    table["validation accuracy after zeroing"] += 0.001 * table["seed"]
+    figure = paths_figure(table, ["below tolerance"], floor=0.97)
+    intervals = [line[:, 1] for bars in figure.axes[0].collections for line in bars.get_segments()]
+    assert [low < high for low, high in intervals] == [True, True, False, False]
+    plt.close(figure)
 
 
 def test_kept_channels_are_read_from_the_largest_weight():

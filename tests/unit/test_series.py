@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from hgsr_lite import series
@@ -214,6 +216,19 @@ def test_a_widget_leaves_a_still_picture(tmp_path, write_notebook):
     assert kinds == [[], [["image/png"]], [["image/png"]], []]
     assert "widgets" not in cleaned.metadata
     nbformat.validate(cleaned)
+
+
+def test_a_styled_table_is_committed_alike_after_every_run(tmp_path):
+    def committed(shown: int) -> str:
+        html = pd.DataFrame({"figure": [shown]}).style.to_html()
+        output = nbformat.v4.new_output("display_data", data={"text/html": html})
+        cell = nbformat.v4.new_code_cell("table", outputs=[output])
+        return clean(nbformat.v4.new_notebook(cells=[cell]), tmp_path).cells[0].outputs[0].data["text/html"]
+
+    assert committed(1) == committed(1)
+    table, other = (re.search(r'<table id="(T_\w+)"', committed(shown))[1] for shown in (1, 2))
+    assert table != other
+    assert f'id="{table}_row0_col0"' in committed(1)
 
 
 def test_many_widgets_do_not_stall_a_notebook(tmp_path, write_notebook):
