@@ -11,8 +11,10 @@ groupings, grouped and transposed convolutions and linear layers.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,14 +22,17 @@ from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from hgsr_lite import fused_rows, fused_tile
+from hgsr_lite.fused_rows import FAST, add_row, add_to_groups, multiply_by_group, raise_to, row_norms
 from hgsr_lite.groups import Layout, kernel_stack
 from hgsr_lite.penalties import Penalty
 
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 """The dtypes the compiled kernel takes; the others go the plain way."""
 
-_FAST = {"reassoc", "contract", "nsz", "arcp"}  # not "nnan": a NaN weight must stay visible
-_BLOCK = 1 << 20  # weights: long enough to stream, short enough to share out among the cores
+# Weights in a block. Where a group lies in one piece, a block is so small that its weights are still in the
+# cache when they are read again; where groups lie across one another, so large that long rows stream.
+_BLOCK, _STREAMED_BLOCK = 1 << 17, 1 << 22
 _PARALLEL_FROM = 1 << 17  # weights: below this, waking a second thread costs more than it saves
 
 
@@ -56,26 +61,29 @@ def layer_rows(weights: list[Tensor], layouts: list[Layout], grouping: str) -> n
 
 
 def block_rows(layers: np.ndarray) -> np.ndarray:
-    """The work list: `(layer, convolution group, first group, end)`, about `_BLOCK` weights each.
+    """The work list: `(layer, convolution group, first group, end)`, about as many weights each as is good.
 
     Ordered so that a list cut into equal pieces gives each thread about the same work.
     """
     blocks = []
-    for index, (conv_groups, groups, kernels, elements, *_) in enumerate(layers.tolist()):
-        step = max(1, _BLOCK // (kernels * elements))
+    for index, (conv_groups, groups, kernels, elements, _, s_group, s_kernel, *_) in enumerate(
+        layers.tolist()
+    ):
+        size = _STREAMED_BLOCK if s_group < s_kernel else _BLOCK
+        step = max(1, size // (kernels * elements))
         blocks += [
             (index, conv_group, first, min(first + step, groups))
             for conv_group in range(conv_groups)
             for first in range(0, groups, step)
         ]
-    size = [(end - first) * layers[index, 2] * layers[index, 3] for index, _, first, end in blocks]
-    by_size = [blocks[b] for b in np.argsort(size)[::-1]]
+    sizes = [(end - first) * layers[index, 2] * layers[index, 3] for index, _, first, end in blocks]
+    by_size = [blocks[b] for b in np.argsort(sizes)[::-1]]
     return np.array(by_size[0::2] + by_size[1::2][::-1], dtype=np.int64)
 
 
-def several_threads(layers: np.ndarray, least: int) -> bool:
+def several_threads(weights: list[Tensor], least: int) -> bool:
     """Whether the work is worth more than one thread, and PyTorch has been given more than one."""
-    return torch.get_num_threads() > 1 and int(layers[:, :4].prod(1).sum()) >= least
+    return torch.get_num_threads() > 1 and sum(weight.numel() for weight in weights) >= least
 
 
 def fused_layers(weights: list[Tensor], layouts: list[Layout], grouping: str) -> np.ndarray | None:
@@ -100,108 +108,7 @@ def _row_of(address, offset, columns, elements, sample):
     return carray(_pointer(address + offset * sample.itemsize), (columns, elements), sample.dtype)
 
 
-# Measured: the short loops over a kernel's elements are fastest with their length left open, and with the
-# sign as arithmetic: a branch on a random sign costs more than all the rest.
-
-
-@njit(fastmath=_FAST)
-def _row_norms(weight, norm, norms):
-    columns, elements = weight.shape
-    zero = weight.dtype.type(0)
-    if norm == 1:
-        for column in range(columns):
-            total = zero
-            for element in range(elements):
-                total += abs(weight[column, element])
-            norms[column] = total
-    else:
-        for column in range(columns):
-            total = zero
-            for element in range(elements):
-                total += weight[column, element] * weight[column, element]
-            norms[column] = np.sqrt(total)
-
-
-@njit(fastmath=_FAST)
-def _add_row(weight, gradient, coefficients, norm, l1_scale):
-    """Add one row's gradient; return its l1 norm where that is wanted."""
-    columns, elements = weight.shape
-    real = weight.dtype.type
-    l1, total = real(l1_scale), real(0)
-    if norm == 1:
-        for column in range(columns):
-            step = coefficients[column] + l1
-            for element in range(elements):
-                w = weight[column, element]
-                gradient[column, element] += step * (real(w > 0) - real(w < 0))
-    else:
-        for column in range(columns):
-            coefficient = coefficients[column]
-            for element in range(elements):
-                w = weight[column, element]
-                gradient[column, element] += coefficient * w + l1 * (real(w > 0) - real(w < 0))
-    if l1 != 0:
-        for column in range(columns):
-            for element in range(elements):
-                total += abs(weight[column, element])
-    return total
-
-
-@njit(fastmath=_FAST)
-def _raise(base, exponent, raised):
-    """`base ** exponent`, with 0 where that is infinite; one plain loop for each exponent there is."""
-    zero, one = base.dtype.type(0), base.dtype.type(1)
-    if exponent == 0.5:
-        for at in range(base.size):
-            raised[at] = np.sqrt(base[at])
-    elif exponent == 1:
-        for at in range(base.size):
-            raised[at] = base[at]
-    elif exponent == 2:
-        for at in range(base.size):
-            raised[at] = base[at] * base[at]
-    elif exponent == 0:
-        for at in range(base.size):
-            raised[at] = one
-    elif exponent == -0.5:
-        for at in range(base.size):
-            raised[at] = one / np.sqrt(base[at]) if base[at] > zero else zero
-    else:
-        for at in range(base.size):
-            raised[at] = one / base[at] if base[at] > zero else zero
-
-
-@njit(fastmath=_FAST)
-def _add_to_groups(raised, by_kernel, sums):
-    rows, columns = raised.shape
-    if by_kernel:
-        for row in range(rows):
-            for column in range(columns):
-                sums[column] += raised[row, column]
-    else:
-        for row in range(rows):
-            total = sums[row]
-            for column in range(columns):
-                total += raised[row, column]
-            sums[row] = total
-
-
-@njit(fastmath=_FAST)
-def _multiply_by_group(raised, by_kernel, slopes):
-    rows, columns = raised.shape
-    real = raised.dtype.type
-    if by_kernel:
-        for row in range(rows):
-            for column in range(columns):
-                raised[row, column] *= real(slopes[column])
-    else:
-        for row in range(rows):
-            slope = real(slopes[row])
-            for column in range(columns):
-                raised[row, column] *= slope
-
-
-def _walk_of(parallel: bool) -> Callable:
+def _walk_of(mark: int) -> Callable:
     """The loop over the blocks. Numba's cache tells two compilations apart by what a function closes over."""
 
     def walk(weights, gradients, layers, blocks, norm, inner, outer, scale, l1_scale, sample):
@@ -209,7 +116,7 @@ def _walk_of(parallel: bool) -> Callable:
 
         Rows and columns are kernels and groups, ordered so that the columns lie closest in memory.
         """
-        values = np.zeros(len(blocks) + 0 * parallel)
+        values = np.zeros(len(blocks) + 0 * mark)
         for b in prange(len(blocks)):
             layer, conv_group, first, end = blocks[b]
             _, _, kernels, elements, s_conv, s_group, s_kernel, _, _ = layers[layer]
@@ -218,23 +125,24 @@ def _walk_of(parallel: bool) -> Callable:
             rows, columns = (kernels, groups) if by_kernel else (groups, kernels)
             stride = s_kernel if by_kernel else s_group
             start = conv_group * s_conv + first * s_group
+            ahead = stride * sample.itemsize  # from a row to the next: what is fetched while one is worked on
             norms, raised = np.empty((rows, columns), sample.dtype), np.empty((rows, columns), sample.dtype)
             for row in range(rows):
                 weight = _row_of(weights[layer], start + row * stride, columns, elements, sample)
-                _row_norms(weight, norm, norms[row])
-            _raise(norms.reshape(-1), inner, raised.reshape(-1))
+                row_norms(weight, norm, norms[row], ahead)
+            raise_to(norms.reshape(-1), inner, raised.reshape(-1))
             sums, slopes = np.zeros(groups), np.empty(groups)  # float64: a group may hold many kernels
-            _add_to_groups(raised, by_kernel, sums)
-            _raise(sums, outer, slopes)
+            add_to_groups(raised, by_kernel, sums)
+            raise_to(sums, outer, slopes)
             values[b] = scale * slopes.sum()
-            _raise(sums, outer - 1, slopes)
-            _raise(norms.reshape(-1), inner - norm, raised.reshape(-1))
-            _multiply_by_group(raised, by_kernel, scale * outer * inner * slopes)
+            raise_to(sums, outer - 1, slopes)
+            raise_to(norms.reshape(-1), inner - norm, raised.reshape(-1))
+            multiply_by_group(raised, by_kernel, scale * outer * inner * slopes)
             total = 0.0
             for row in range(rows):
                 weight = _row_of(weights[layer], start + row * stride, columns, elements, sample)
                 gradient = _row_of(gradients[layer], start + row * stride, columns, elements, sample)
-                total += _add_row(weight, gradient, raised[row], norm, l1_scale)
+                total += add_row(weight, gradient, raised[row], norm, l1_scale, ahead)
             values[b] += l1_scale * total
         return values
 
@@ -243,7 +151,9 @@ def _walk_of(parallel: bool) -> Callable:
 
 @cache
 def _compiled_walk(parallel: bool) -> Callable:
-    return njit(cache=True, fastmath=_FAST, parallel=parallel)(_walk_of(parallel))
+    # Numba's cache itself looks at this file only.
+    sources = b"".join(Path(source.__file__).read_bytes() for source in (fused_rows, fused_tile))
+    return njit(cache=True, fastmath=FAST, parallel=parallel)(_walk_of(zlib.crc32(sources) + parallel))
 
 
 def fused_gradient_(
@@ -269,7 +179,7 @@ def fused_gradient_(
     """
     spec = penalty.spec
     addresses = [np.array([tensor.data_ptr() for tensor in tensors]) for tensors in (weights, gradients)]
-    walk = _compiled_walk(several_threads(layers, _PARALLEL_FROM))
+    walk = _compiled_walk(several_threads(weights, _PARALLEL_FROM))
     sample = np.zeros(1, DTYPES[weights[0].dtype])
     return float(
         walk(

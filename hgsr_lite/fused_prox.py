@@ -202,5 +202,5 @@ def fused_prox_(
         return 0
     addresses = np.array([weight.data_ptr() for weight in weights], dtype=np.int64)
     sample = np.zeros(1, DTYPES[weights[0].dtype])
-    walk = _compiled_walk(penalty.key, several_threads(layers, _PARALLEL_FROM))
+    walk = _compiled_walk(penalty.key, several_threads(weights, _PARALLEL_FROM))
     return int(walk(addresses, layers, blocks, float(step), float(l1_step), sample))

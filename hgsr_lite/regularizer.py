@@ -73,7 +73,7 @@ class Regularizer:
         if not self.layers:
             raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
         self._model = model
-        self._form: tuple | None = None
+        self._form: list[tuple] = []
         self._made = _Plan("plain")
 
     @staticmethod
@@ -119,7 +119,6 @@ class Regularizer:
                 total = total + l1_strength * _L1(layer.weight, layer.layout)
         return total
 
-    @torch.no_grad()
     def add_gradient_(self) -> Tensor:
         """Add the term's gradient to every layer's `.grad`, in place, and return the term's value.
 
@@ -128,22 +127,22 @@ class Regularizer:
         is possible; `backend` tells how.
         """
         weights = [layer.weight for layer in self.layers]
-        for weight in weights:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-        gradients = [weight.grad for weight in weights]
-        plan = self._plan() if all(map(_alike, weights, gradients)) else _Plan("plain")
+        gradients = [_gradient_of(weight) for weight in weights]
+        plan = self._plan(weights)
+        if any(weight.stride() != grad.stride() for weight, grad in zip(weights, gradients, strict=True)):
+            plan = _Plan("plain")
         if plan.backend == "compiled":
             from hgsr_lite.fused import fused_gradient_
 
             value = fused_gradient_(self.penalty, weights, gradients, *plan.tables, *self.strengths())
             return torch.tensor(value)
-        if plan.backend == "stacked":
+        with torch.no_grad():
+            if plan.backend == "plain":
+                return self._add_plain_gradient_(*self.strengths())
             layouts = [layer.layout for layer in self.layers]
             return stacked_gradient_(
                 self.penalty, weights, gradients, layouts, plan.tables, *self.strengths()
             )
-        return self._add_plain_gradient_(*self.strengths())
 
     def _add_plain_gradient_(self, strength: float, l1_strength: float) -> Tensor:
         """The reference: the closed form, layer by layer."""
@@ -161,21 +160,23 @@ class Regularizer:
     def prox_(self, lr: float) -> None:
         """One proximal step on every layer's weight, in place, with step size `lr * strength`.
 
+        Momentum multiplies a gradient's pull by 1 / (1 - momentum), but not this step: beside an optimizer
+        with momentum 0.9, a strength acts about ten times weaker here than through `add_gradient_`.
+
         Solves argmin_V 0.5 |V - W|^2 + lr * R(V) for each layer: the l1 part first, then the penalty,
         which for these penalties is the joint solution. This is what makes weights exactly zero.
         """
         strength, l1_strength = self.strengths()
-        plan = self._plan()
+        weights = [layer.weight for layer in self.layers]
+        plan = self._plan(weights)
         if plan.backend == "compiled":
             from hgsr_lite.fused_prox import fused_prox_
 
-            weights = [layer.weight for layer in self.layers]
             broken = fused_prox_(self.penalty, weights, *plan.tables, lr * strength, lr * l1_strength)
             if broken:
                 raise ValueError(f"{broken} groups hold NaN or infinite weights: lower the learning rate")
             return
-        for layer in self.layers:
-            weight = layer.weight
+        for layer, weight in zip(self.layers, weights, strict=True):
             weight.copy_(prox(self.penalty, weight, lr * strength, layer.layout, l1_step=lr * l1_strength))
 
     @property
@@ -185,14 +186,11 @@ class Regularizer:
         `"compiled"`: one numba loop over all layers, on the CPU. `"stacked"`: some twenty operators for all
         layers together, on a GPU. `"plain"`: the readable formula, layer by layer, wherever neither fits.
         """
-        return self._plan().backend
+        return self._plan([layer.weight for layer in self.layers]).backend
 
-    def _plan(self) -> _Plan:
+    def _plan(self, weights: list[Tensor]) -> _Plan:
         """What `backend` says, with its tables; made anew when a weight's form changes."""
-        form = tuple(
-            (weight.dtype, weight.device, weight.shape, weight.stride())
-            for weight in (layer.weight for layer in self.layers)
-        )
+        form = [(weight.dtype, weight.device, weight.shape, weight.stride()) for weight in weights]
         if form != self._form:
             self._form, self._made = form, _make_plan(self.layers, self.penalty.grouping)
             _LOG.info("penalty: %s version", self._made.backend)
@@ -264,8 +262,10 @@ def _check_share(name: str, share: float) -> float:
     return float(share)
 
 
-def _alike(weight: Tensor, gradient: Tensor) -> bool:
-    return weight.stride() == gradient.stride() and weight.dtype == gradient.dtype
+def _gradient_of(weight: Tensor) -> Tensor:
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
 
 
 @dataclass(frozen=True)

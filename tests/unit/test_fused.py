@@ -59,7 +59,7 @@ def test_compiled_value_and_gradient_are_the_plain_ones(key, grouping, dtype, to
 @pytest.mark.parametrize("key", ["gl", "hsq_gl12", "es"])
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_large_layers_cut_into_blocks_for_several_threads_agree_too(key, grouping):
-    weights = [torch.randn(512, 300, 3, 3), torch.randn(64, 64, 3, 3), torch.randn(300, 512, 3, 3)]
+    weights = [torch.randn(700, 701, 3, 3), torch.randn(64, 64, 3, 3), torch.randn(300, 512, 3, 3)]
     layouts = [Layout()] * 3
     gradients = [torch.zeros_like(weight) for weight in weights]
     rows = fused_layers(weights, layouts, grouping)
@@ -106,6 +106,23 @@ def test_a_gradient_stored_in_another_order_goes_the_plain_way():
     for network in (model, twin):
         Regularizer(network, "gl", strength=1.0).add_gradient_()
     assert torch.allclose(model[0].weight.grad, twin[0].weight.grad, rtol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 7, 8, 9, 16, 23])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("key", ["es", "hsq_gl12", "gl"])
+def test_rows_that_end_within_a_tile_of_eight_kernels_agree_too(key, dtype, columns):
+    weight = torch.randn(5, columns, 3, 3, dtype=dtype)
+    weight[:, :, 0, 0] = 0
+    weight[1] = 0
+    for grouping in GROUPINGS:
+        gradient = torch.ones_like(weight)
+        rows = fused_layers([weight], [Layout()], grouping)
+        penalty = Penalty(key, grouping)
+        fused_gradient_(penalty, [weight], [gradient], rows, block_rows(rows), 0.3, 0.2)
+        plain = 1 + 0.3 * penalty.gradient(weight.double()) + 0.2 * weight.double().sign()
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+        assert torch.allclose(gradient.double(), plain, rtol=tolerance, atol=tolerance)
 
 
 def test_a_nan_weight_stays_visible():

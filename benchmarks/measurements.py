@@ -1,0 +1,245 @@
+"""The measurements behind the benchmark's table: each function returns rows, one a variant."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import v2
+
+import hgsr_lite as hg
+from benchmarks.textbook import textbook_model_penalty
+from hgsr_lite.augment import augmented_batches
+from hgsr_lite.data import find_device
+from hgsr_lite.run import Run, Settings
+
+DEVICE = find_device(None)
+"""A CUDA GPU where there is one, else the CPU."""
+
+GROUP_PENALTIES = [key for key in hg.PENALTIES if key not in ("l1", "l2")]
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "alexnet": lambda: hg.build_model("alexnet", in_channels=3, num_classes=10, seed=0),
+    "vgg11": lambda: hg.build_model("vgg11", in_channels=3, num_classes=10, seed=0),
+    "resnet18": lambda: hg.build_model("resnet18", in_channels=3, num_classes=10, seed=0),
+    "torchvision resnet18": torchvision.models.resnet18,
+}
+Row = dict[str, Any]
+
+
+def interleaved(variants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of every variant in every round, in turn, after two rounds of warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + 2):
+        for name, run in variants.items():
+            _wait()
+            started = time.perf_counter()
+            run()
+            _wait()
+            if number >= 2:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def _wait() -> None:
+    """A GPU works on while Python goes ahead: a time is only right once it has finished."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def rows_of(what: str, seconds: dict[str, np.ndarray], against: str, **labels: Any) -> list[Row]:
+    """One row a variant: median and quartiles in milliseconds, and how often it fits into `against`."""
+    base = np.median(seconds[against])
+    return [
+        {
+            "what": what, **labels, "variant": name, "ms": 1e3 * np.median(values),
+            "ms q1": 1e3 * np.quantile(values, 0.25), "ms q3": 1e3 * np.quantile(values, 0.75),
+            f"times {against}": base / np.median(values), "against": against,
+        }
+        for name, values in seconds.items()
+    ]  # fmt: skip
+
+
+def penalty_rows(network: str, key: str, grouping: str, rounds: int) -> list[Row]:
+    """The textbook penalty, the plain closed form, the compiled loop, the proximal step and the floor."""
+    model = NETWORKS[network]().to(DEVICE)
+    reg = hg.Regularizer(model, key, grouping=grouping, strength=1e-9, exclude=())
+    weights = [layer.weight for layer in reg.layers]
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+
+    def textbook() -> None:
+        # Added to the gradients that are there already, as after loss.backward().
+        (1e-9 * textbook_model_penalty(model, key, grouping)).backward()
+
+    def floor() -> None:
+        with torch.no_grad():
+            for weight in weights:
+                weight.grad.add_(weight, alpha=1e-9)
+
+    variants = {
+        "textbook autograd": textbook,
+        "plain closed form": lambda: reg._add_plain_gradient_(1e-9, 0.0),
+        "add_gradient_": reg.add_gradient_,
+        "prox_": lambda: reg.prox_(1.0),
+        "floor": floor,
+    }
+    seconds = interleaved(variants, rounds)
+    agreement = agreement_of(model, reg, key, grouping)
+    return rows_of(
+        "penalty", seconds, "textbook autograd", network=network, penalty=key, grouping=grouping,
+        backend=reg.backend, agreement=agreement,
+    )  # fmt: skip
+
+
+def agreement_of(model: nn.Module, reg: hg.Regularizer, key: str, grouping: str) -> float:
+    """Largest relative distance between the gradients of `add_gradient_` and of the textbook version."""
+    reg.strength = 1.0
+    weights = [layer.weight for layer in reg.layers]
+    expected = torch.autograd.grad(textbook_model_penalty(model, key, grouping), weights)
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    reg.add_gradient_()
+    pairs = [(weight.grad, wanted) for weight, wanted in zip(weights, expected, strict=True)]
+    return max(((found - wanted).norm() / wanted.norm()).item() for found, wanted in pairs)
+
+
+def step_rows(rounds: int) -> list[Row]:
+    """One training step of the narrow AlexNet at batch 128: without a penalty, with it, and in bfloat16."""
+    images = torch.randn(128, 3, 32, 32, device=DEVICE)
+    labels = torch.arange(128, device=DEVICE) % 10
+
+    def plain_step(after: Callable[[nn.Module], Any]) -> Callable[[], None]:
+        model = NETWORKS["alexnet"]().to(DEVICE)
+        optimizer = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9)
+
+        def run() -> None:
+            optimizer.zero_grad()
+            cross_entropy(model(images), labels).backward()
+            after(model)
+            optimizer.step()
+
+        return run
+
+    def our_step(penalty: str | None, bfloat16: bool = False) -> Callable[[], Any]:
+        settings = Settings(lr=1e-6, weight_decay=0.0, bfloat16=bfloat16)
+        run = _new_run(random_images(256), settings, penalty)
+        shown = settings.as_wanted(images)
+        return lambda: run.step(shown, labels)
+
+    variants = {
+        "no penalty": our_step(None),
+        "add_gradient_": our_step("hsq_gl12"),
+        "textbook autograd": plain_step(
+            lambda model: (1e-9 * textbook_model_penalty(model, "hsq_gl12", "feature")).backward()
+        ),
+        "add_gradient_, bfloat16": our_step("hsq_gl12", bfloat16=True),
+    }
+    return rows_of("training step", interleaved(variants, rounds), "no penalty", network="alexnet")
+
+
+def random_images(count: int) -> hg.Data:
+    """Random pictures of CIFAR-10's shape: times do not depend on what is to be seen."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [
+        hg.Split(torch.randn(n, 3, 32, 32, generator=generator), torch.arange(n) % 10)
+        for n in (count, 100, 100)
+    ]
+    classes = tuple(str(number) for number in range(10))
+    return hg.Data("random", classes, *parts, torch.zeros(3), torch.ones(3), (0, 1, 2)).to(DEVICE)
+
+
+def _new_run(data: hg.Data, settings: Settings, penalty: str | None, seed: int = 0) -> Run:
+    model = hg.build_model("alexnet", in_channels=3, num_classes=10, seed=seed).to(DEVICE)
+    config = hg.FitConfig(penalty, strength=1e-6, seed=seed)
+    return Run(model, data, config.regularizer(model), settings)
+
+
+class _Transformed(TensorDataset):
+    transform = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
+
+    def __getitem__(self, index: int) -> tuple:
+        image, label = super().__getitem__(index)
+        return self.transform(image), label
+
+
+def _loader(data: hg.Data) -> DataLoader:
+    pictures = _Transformed(data.train.images.cpu(), data.train.labels.cpu())
+    return DataLoader(pictures, batch_size=128, shuffle=True, num_workers=2, persistent_workers=True)
+
+
+def pipeline_rows(images: int, rounds: int) -> list[Row]:
+    """An epoch of crop and flip: whole tensors at once, against transforms in a 2-worker DataLoader."""
+    data = random_images(images)
+    loader = _loader(data)
+    variants = {
+        "DataLoader, 2 workers": lambda: [batch.to(DEVICE) for batch, _ in loader],
+        "batched tensors": lambda: [None for _ in augmented_batches(data.train, 128)],
+    }
+    return rows_of("input pipeline", interleaved(variants, rounds), "DataLoader, 2 workers", images=images)
+
+
+def epoch_rows(images: int, rounds: int) -> list[Row]:
+    """An epoch of training with crop, flip and penalty: `fit`'s loop against a DataLoader's."""
+    data = random_images(images)
+    loader = _loader(data)
+    theirs = _new_run(data, Settings(), None)
+
+    def from_loader() -> None:
+        for batch, labels in loader:
+            batch, labels = batch.to(DEVICE), labels.to(DEVICE)
+            theirs.optimizer.zero_grad()
+            loss = cross_entropy(theirs.model(batch), labels)
+            loss = loss + 1e-6 * textbook_model_penalty(theirs.model, "hsq_gl12", "feature")
+            loss.backward()
+            theirs.optimizer.step()
+
+    def fit_with(settings: Settings) -> Callable[[], None]:
+        run = _new_run(data, settings, "hsq_gl12")
+        return lambda: [run.step(batch, labels) for batch, labels in run.batches()] and None
+
+    variants = {
+        "DataLoader and textbook": from_loader,
+        "fit": fit_with(Settings(augment=True)),
+        "fit, bfloat16": fit_with(Settings(augment=True, bfloat16=True)),
+    }
+    return rows_of("training epoch", interleaved(variants, rounds), "DataLoader and textbook", images=images)
+
+
+def many_rows(networks: int, steps: int, rounds: int) -> list[Row]:
+    """Several narrow AlexNets, some steps each: one after the other, in processes, in lockstep."""
+    data = random_images(128 * steps)
+    configs = [hg.FitConfig("hsq_gl12", strength=1e-6, seed=seed) for seed in range(networks)]
+    ways = ["loop", "lockstep"] + ["processes"] * (DEVICE.type == "cpu")
+    losses: dict[str, list[float]] = {}
+
+    def fit_in(way: str) -> Callable[[], None]:
+        def run() -> None:
+            fitted = hg.fit_many(configs, data, way=way, epochs=1, progress=False)
+            losses[way] = [one.history.records[0]["training loss"] for one in fitted]
+
+        return run
+
+    seconds = interleaved({way: fit_in(way) for way in ways}, rounds)
+    rows = rows_of("many networks", seconds, "loop", networks=networks)
+    for row in rows:
+        row["agreement"] = float(np.abs(np.subtract(losses[row["variant"]], losses["loop"])).max())
+    return rows
+
+
+def size_rows(sizes: Sequence[int], rounds: int) -> list[Row]:
+    """Cost of the gradient against the number of weights, in one layer of 3x3 kernels."""
+    rows = []
+    for size in sizes:
+        channels = max(1, round((size / 9) ** 0.5))
+        layer = nn.Conv2d(channels, channels, 3, bias=False, device=DEVICE)
+        reg = hg.Regularizer(layer, "hsq_gl12", strength=1e-9)
+        seconds = interleaved({"add_gradient_": reg.add_gradient_}, rounds)
+        rows += rows_of("size", seconds, "add_gradient_", weights=layer.weight.numel())
+    return rows
