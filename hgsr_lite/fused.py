@@ -29,6 +29,7 @@ from hgsr_lite.penalties import Penalty
 
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 """The dtypes the compiled kernel takes; the others go the plain way."""
+_SAMPLES = {dtype: np.zeros(1, number) for dtype, number in DTYPES.items()}  # tell numba the dtype
 
 # Weights in a block. Where a group lies in one piece, a block is so small that its weights are still in the
 # cache when they are read again; where groups lie across one another, so large that long rows stream.
@@ -112,7 +113,7 @@ def _walk_of(mark: int) -> Callable:
     """The loop over the blocks. Numba's cache tells two compilations apart by what a function closes over."""
 
     def walk(weights, gradients, layers, blocks, norm, inner, outer, scale, l1_scale, sample):
-        """Add `scale * penalty' + l1_scale * sign` to the gradients; return the value of each block.
+        """Add `scale * penalty' + l1_scale * sign` to the gradients; return the term's value.
 
         Rows and columns are kernels and groups, ordered so that the columns lie closest in memory.
         """
@@ -144,7 +145,7 @@ def _walk_of(mark: int) -> Callable:
                 gradient = _row_of(gradients[layer], start + row * stride, columns, elements, sample)
                 total += add_row(weight, gradient, raised[row], norm, l1_scale, ahead)
             values[b] += l1_scale * total
-        return values
+        return values.sum()
 
     return walk
 
@@ -178,11 +179,8 @@ def fused_gradient_(
     tensor([[ 1., -2.]])
     """
     spec = penalty.spec
-    addresses = [np.array([tensor.data_ptr() for tensor in tensors]) for tensors in (weights, gradients)]
+    at = np.array([weight.data_ptr() for weight in weights])
+    to = np.array([gradient.data_ptr() for gradient in gradients])
     walk = _compiled_walk(several_threads(weights, _PARALLEL_FROM))
-    sample = np.zeros(1, DTYPES[weights[0].dtype])
-    return float(
-        walk(
-            *addresses, layers, blocks, spec.norm, spec.inner, spec.outer, strength, l1_strength, sample
-        ).sum()
-    )
+    sample = _SAMPLES[weights[0].dtype]
+    return walk(at, to, layers, blocks, spec.norm, spec.inner, spec.outer, strength, l1_strength, sample)

@@ -130,8 +130,9 @@ class Lockstep:
             for penalty, strength in zip((regularizers[0].penalty, _L1), strengths.T, strict=True):
                 if penalty is _L1 and not strength.any():
                     continue
-                terms += strength * torch.vmap(partial(penalty.value, layout=layer.layout))(weights)
-                gradients = torch.vmap(partial(penalty.gradient, layout=layer.layout))(weights)
+                each = partial(penalty.value_and_gradient, layout=layer.layout)
+                values, gradients = torch.vmap(each)(weights)
+                terms += strength * values
                 scale = strength.to(weights.dtype).view(-1, *[1] * (weights.ndim - 1))
                 stacked.grad.index_add_(0, rows, scale * gradients)
         return terms

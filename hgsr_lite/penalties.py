@@ -138,7 +138,7 @@ class Penalty:
         >>> Penalty("es").gradient(torch.tensor([[1., -2.]]))
         tensor([[ 2., -4.]])
         """
-        return self._gradient(weight, layout, 1.0)
+        return self.value_and_gradient(weight, layout)[1]
 
     def force(self, weight: Tensor, layout: Layout = Layout()) -> Tensor:
         """How hard the penalty pulls at each kernel's norm: `(output channels, input channels)`.
@@ -179,12 +179,20 @@ class Penalty:
             wide = wide.clamp(-largest, largest)
         return wide.to(kernels.dtype)
 
-    def _gradient(self, weight: Tensor, layout: Layout, factor: Tensor | float) -> Tensor:
+    def value_and_gradient(
+        self, weight: Tensor, layout: Layout = Layout(), factor: Tensor | float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """The value, and the gradient times `factor`, with the norms taken once for both.
+
+        >>> Penalty("es").value_and_gradient(torch.tensor([[1., -2.]]))
+        (tensor(5.), tensor([[ 2., -4.]]))
+        """
         with torch.no_grad():
             stack = kernel_stack(weight, layout)
-            gradient = self.of_kernels(stack, *self._norms_and_sums(stack), factor)
+            norms, sums = self._norms_and_sums(stack)
+            gradient = self.of_kernels(stack, norms, sums, factor)
             gradient = gradient.transpose(1, 2) if layout.transposed else gradient
-            return gradient.reshape(weight.shape)
+            return sums.pow(self.spec.outer).sum(), gradient.reshape(weight.shape)
 
 
 class _PenaltyFunction(torch.autograd.Function):
@@ -214,7 +222,7 @@ class _GradientFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: Tensor, factor: Tensor, penalty: Penalty, layout: Layout) -> Tensor:
-        return penalty._gradient(weight, layout, factor)
+        return penalty.value_and_gradient(weight, layout, factor)[1]
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:

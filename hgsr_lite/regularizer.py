@@ -149,8 +149,9 @@ class Regularizer:
         total = torch.zeros((), device=self.layers[0].weight.device)
         for layer in self.layers:
             weight = layer.weight
-            total += strength * self.penalty.value(weight, layer.layout)
-            weight.grad.add_(self.penalty.gradient(weight, layer.layout), alpha=strength)
+            value, gradient = self.penalty.value_and_gradient(weight, layer.layout)
+            total += strength * value
+            weight.grad.add_(gradient, alpha=strength)
             if l1_strength:
                 total += l1_strength * _L1.value(weight, layer.layout)
                 weight.grad.add_(weight.sign(), alpha=l1_strength)
