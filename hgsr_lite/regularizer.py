@@ -74,6 +74,7 @@ class Regularizer:
             raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
         self._model = model
         self._form: list[tuple] = []
+        self._strides: list[tuple[int, ...]] = []
         self._made = _Plan("plain")
 
     @staticmethod
@@ -129,7 +130,7 @@ class Regularizer:
         weights = [layer.weight for layer in self.layers]
         gradients = [_gradient_of(weight) for weight in weights]
         plan = self._plan(weights)
-        if any(weight.stride() != grad.stride() for weight, grad in zip(weights, gradients, strict=True)):
+        if [gradient.stride() for gradient in gradients] != self._strides:
             plan = _Plan("plain")
         if plan.backend == "compiled":
             from hgsr_lite.fused import fused_gradient_
@@ -193,7 +194,8 @@ class Regularizer:
         """What `backend` says, with its tables; made anew when a weight's form changes."""
         form = [(weight.dtype, weight.device, weight.shape, weight.stride()) for weight in weights]
         if form != self._form:
-            self._form, self._made = form, _make_plan(self.layers, self.penalty.grouping)
+            self._form, self._strides = form, [stride for *_, stride in form]
+            self._made = _make_plan(self.layers, self.penalty.grouping)
             _LOG.info("penalty: %s version", self._made.backend)
         return self._made
 
