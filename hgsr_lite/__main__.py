@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (series.NotebookError, ValueError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

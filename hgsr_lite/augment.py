@@ -89,6 +89,11 @@ def window_at(
         offsets = torch.full((len(chosen), 2), padding, device=images.device)
     if mirrored is None:
         mirrored = torch.zeros(len(chosen), dtype=torch.bool, device=images.device)
+    for name, given in (("offsets", offsets), ("mirrored", mirrored)):
+        if len(given) != len(chosen):
+            raise ValueError(
+                f"{name} has {len(given)} rows for {len(chosen)} images: give one row for each image"
+            )
     windows = _compiled_windows if images.device.type == "cpu" else _looked_up_windows
     return windows(images, chosen, offsets, mirrored, padding)
 

@@ -61,5 +61,6 @@ def _copy_of(parallel: bool) -> Callable:
 
 
 def takes(images: Tensor) -> bool:
-    """Whether the compiled loop can read these images."""
-    return images.device.type == "cpu" and images.dtype in DTYPES
+    """Whether the compiled loop can read these images, and no gradient has to flow back to them."""
+    differentiable = images.requires_grad and torch.is_grad_enabled()
+    return images.device.type == "cpu" and images.dtype in DTYPES and not differentiable

@@ -109,10 +109,10 @@ def raise_to(base, exponent, raised):
         for at in range(base.size):
             raised[at] = np.sqrt(base[at])
         for at in range(base.size):  # a loop of its own: together with the root it is not vectorised
-            raised[at] = one / raised[at] if raised[at] > zero else zero
+            raised[at] = zero if raised[at] == zero else one / raised[at]
     else:
         for at in range(base.size):
-            raised[at] = one / base[at] if base[at] > zero else zero
+            raised[at] = zero if base[at] == zero else one / base[at]
 
 
 @njit(fastmath=FAST)

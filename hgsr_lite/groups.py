@@ -133,6 +133,11 @@ class WeightLayer:
     layout: Layout
 
     @property
+    def is_computed(self) -> bool:
+        """Whether the weight is made anew from other parameters whenever it is asked for (parametrized)."""
+        return self.module._parameters.get("weight") is None
+
+    @property
     def weight(self) -> nn.Parameter:
         """The layer's weight as it is now (also after `.to()` or a swap of the parameter)."""
         # Ten times faster than the attribute, which is for a computed weight (torch.nn.utils.parametrize).

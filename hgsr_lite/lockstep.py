@@ -93,7 +93,7 @@ class Lockstep:
         terms = torch.zeros_like(losses.detach()) if self._settings.proximal else self._penalise()
         self._optimizer.step()
         if self._settings.proximal:
-            self._take_proximal_steps()
+            self._take_proximal_steps(losses.detach())
         for run, loss, term in zip(self.runs, losses.detach(), terms, strict=True):
             run.end_step(loss, term, labels.shape[1])
 
@@ -137,11 +137,11 @@ class Lockstep:
                 stacked.grad.index_add_(0, rows, scale * gradients)
         return terms
 
-    def _take_proximal_steps(self) -> None:
+    def _take_proximal_steps(self, losses: Tensor) -> None:
         lr = self._optimizer.param_groups[0]["lr"]
         for number, run in self._alive():
             with self._noting_failure(number):
-                run.regularizer.prox_(lr)
+                run.take_proximal_step(lr, losses[number], torch.zeros(()))
 
     def _alive(self) -> list[tuple[int, Run]]:
         return [(number, run) for number, run in enumerate(self.runs) if number not in self.failed]
@@ -150,7 +150,7 @@ class Lockstep:
     def _noting_failure(self, number: int) -> Iterator[None]:
         try:
             yield
-        except (FloatingPointError, ValueError) as error:
+        except FloatingPointError as error:
             self.failed[number] = str(error)
 
 

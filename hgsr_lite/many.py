@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -30,10 +30,11 @@ from hgsr_lite.splits import check_count
 from hgsr_lite.train import fit
 
 WAYS = ("auto", "loop", "processes", "lockstep")
+_OPTIONS = [field.name for field in fields(Settings) if field.name != "seed"]  # the seed is in FitConfig
 _MOST_IN_STEP = 64  # networks: more would need more memory and no longer save launches
-_TRIED_IN_STEP = 8  # networks in a trial on the CPU, where more do not make each one cheaper
+_TRIED_IN_STEP = 4  # networks in a trial on the CPU, where more do not make each one cheaper
 _TRIAL_SHARE = 0.02  # of all steps: where finding the fastest way takes more, the loop is taken untried
-_REPEATS = 3  # timed steps of each way, after one to warm up
+_REPEATS = 2  # timed steps of each way, after one to warm up
 _START = 6.0  # seconds until processes that were just started begin to train
 _LOG = logging.getLogger(__name__)
 
@@ -110,15 +111,20 @@ def fit_many(
     >>> [fitted.way for fitted in fit_many(configs, digits, model="digits_cnn", epochs=1, progress=False)]
     ['loop', 'loop']
     """
-    configs = list(configs)
+    configs = _listed(configs)
     choose("way", way, WAYS)
+    for name in options:
+        choose("option of fit_many", name, _OPTIONS)
     processes = available_cores() if processes is None else processes
     check_count("processes", processes)
     job = _Job(model, width, options)
     for config in configs:  # whatever is refused is refused before anything is trained
         job.start(config, data)
     if way == "auto":
-        way = _fastest_way(job, configs, data, min(processes, len(configs)))
+        try:
+            way = _fastest_way(job, configs, data, min(processes, len(configs)))
+        except FloatingPointError:  # the loop will say which network diverges
+            way = "loop"
         _LOG.info("fit_many: %s", way)
     train = {"loop": _loop, "processes": partial(_processes, processes=processes), "lockstep": _lockstep}[way]
     fitted: dict[int, Fitted] = {}
@@ -130,6 +136,15 @@ def fit_many(
         except KeyboardInterrupt:
             _LOG.warning("fit_many: interrupted with %d of %d networks trained", len(fitted), len(configs))
     return [fitted[number] for number in sorted(fitted)]
+
+
+def _listed(configs: Iterable[FitConfig]) -> list[FitConfig]:
+    listed = list(configs) if isinstance(configs, Iterable) else [configs]
+    wrong = {type(config).__name__ for config in listed if not isinstance(config, FitConfig)}
+    if wrong or isinstance(configs, FitConfig):
+        given = f"something that holds {', '.join(sorted(wrong))}" if wrong else "a single FitConfig"
+        raise TypeError(f"configs must be a list of FitConfig, not {given}: give [FitConfig('gl', seed=0)]")
+    return listed
 
 
 @dataclass(frozen=True, eq=False)

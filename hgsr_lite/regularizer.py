@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hgsr_lite.backends import Plan, make_plan
 from hgsr_lite.groups import WeightLayer, weight_layers
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.prox import prox
-from hgsr_lite.stacked import buckets, stackable, stacked_gradient_
+from hgsr_lite.stacked import stacked_gradient_
 
 AUTHORS_EXCLUDE = ("downsample",)
 """The authors leave a residual network's 1x1 shortcuts out; harmless where a model has none."""
@@ -75,7 +74,7 @@ class Regularizer:
         self._model = model
         self._form: list[tuple] = []
         self._strides: list[tuple[int, ...]] = []
-        self._made = _Plan("plain")
+        self._made = Plan("plain")
 
     @staticmethod
     def _excluded(model: nn.Module, exclude: Iterable[str]) -> Iterable[str]:
@@ -127,11 +126,11 @@ class Regularizer:
         and the optimizer's step; a `.grad` that is None is made. All layers are served together where that
         is possible; `backend` tells how.
         """
-        weights = [layer.weight for layer in self.layers]
+        weights = self._own_weights()
         gradients = [_gradient_of(weight) for weight in weights]
         plan = self._plan(weights)
         if [gradient.stride() for gradient in gradients] != self._strides:
-            plan = _Plan("plain")
+            plan = Plan("plain")
         if plan.backend == "compiled":
             from hgsr_lite.fused import fused_gradient_
 
@@ -169,17 +168,29 @@ class Regularizer:
         which for these penalties is the joint solution. This is what makes weights exactly zero.
         """
         strength, l1_strength = self.strengths()
-        weights = [layer.weight for layer in self.layers]
+        weights = self._own_weights()
         plan = self._plan(weights)
         if plan.backend == "compiled":
             from hgsr_lite.fused_prox import fused_prox_
 
             broken = fused_prox_(self.penalty, weights, *plan.tables, lr * strength, lr * l1_strength)
             if broken:
-                raise ValueError(f"{broken} groups hold NaN or infinite weights: lower the learning rate")
+                raise FloatingPointError(
+                    f"{broken} groups hold NaN or infinite weights: lower the learning rate"
+                )
             return
         for layer, weight in zip(self.layers, weights, strict=True):
             weight.copy_(prox(self.penalty, weight, lr * strength, layer.layout, l1_step=lr * l1_strength))
+
+    def _own_weights(self) -> list[Tensor]:
+        """The layers' weights, which must be parameters: what is written to a computed one is lost."""
+        for layer in self.layers:
+            if layer.is_computed:
+                raise ValueError(
+                    f"the weight of layer {layer.name!r} is computed from other parameters (parametrized): "
+                    "add reg() to the loss instead, or leave the layer out with exclude"
+                )
+        return [layer.weight for layer in self.layers]
 
     @property
     def backend(self) -> str:
@@ -190,12 +201,12 @@ class Regularizer:
         """
         return self._plan([layer.weight for layer in self.layers]).backend
 
-    def _plan(self, weights: list[Tensor]) -> _Plan:
+    def _plan(self, weights: list[Tensor]) -> Plan:
         """What `backend` says, with its tables; made anew when a weight's form changes."""
         form = [(weight.dtype, weight.device, weight.shape, weight.stride()) for weight in weights]
         if form != self._form:
             self._form, self._strides = form, [stride for *_, stride in form]
-            self._made = _make_plan(self.layers, self.penalty.grouping)
+            self._made = make_plan(self.layers, self.penalty.grouping)
             _LOG.info("penalty: %s version", self._made.backend)
         return self._made
 
@@ -269,28 +280,3 @@ def _gradient_of(weight: Tensor) -> Tensor:
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How `add_gradient_` works, and the tables that it needs for that."""
-
-    backend: str
-    tables: Sequence[Any] = ()
-
-
-def _make_plan(layers: list[WeightLayer], grouping: str) -> _Plan:
-    weights, layouts = [layer.weight for layer in layers], [layer.layout for layer in layers]
-    if weights[0].is_cuda:
-        return (
-            _Plan("stacked", buckets(weights, layouts, grouping))
-            if stackable(weights, layouts)
-            else _Plan("plain")
-        )
-    try:
-        # numba takes a second to import: only those who train pay for it, and none who cannot have it.
-        from hgsr_lite.fused import block_rows, fused_layers
-    except ImportError:
-        return _Plan("plain")
-    rows = fused_layers(weights, layouts, grouping)
-    return _Plan("plain") if rows is None else _Plan("compiled", (rows, block_rows(rows)))

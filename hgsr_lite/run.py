@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from hgsr_lite.evaluate import evaluate
 from hgsr_lite.groups import choose
 from hgsr_lite.history import History
 from hgsr_lite.regularizer import Regularizer
-from hgsr_lite.sparsity import SparsityReport, sparsity
+from hgsr_lite.sparsity import SparsityReport, check_tolerance, sparsity
 from hgsr_lite.splits import check_count
 
 OPTIMIZERS = ("sgd", "adam")
@@ -53,8 +54,15 @@ class Settings:
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size)
         check_count("seed", self.seed, 0)
-        if not (math.isfinite(self.lr) and self.lr > 0):
+        check_tolerance(self.tolerance)
+        if not (isinstance(self.lr, Real) and math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr {self.lr!r} must be a finite number > 0: the authors take 0.01")
+        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
+            raise ValueError(f"momentum {self.momentum!r} must be from 0 to below 1: the authors take 0.9")
+        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < math.inf):
+            raise ValueError(
+                f"weight_decay {self.weight_decay!r} must be a finite number >= 0: the authors take 5e-4"
+            )
         if self.proximal and regularizer is None:
             raise ValueError("proximal=True needs a regularizer: there is nothing to take the step for")
         if self.proximal and self.optimizer == "adam":
@@ -162,6 +170,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_in(self.epoch)
         self.model.train()
+        self._images = 0
         self._loss_sum = torch.zeros((), device=self.data.device)
         self._term_sum = torch.zeros_like(self._loss_sum)
 
@@ -174,12 +183,13 @@ class Run:
 
     def end_step(self, loss: Tensor, term: Tensor, images: int) -> None:
         """Count a batch's mean loss and the penalty beside it."""
+        self._images += images
         self._loss_sum += loss * images
         self._term_sum += term
 
     def end_epoch(self) -> None:
         """Record where the network stands; raise `FloatingPointError` if its loss is not finite."""
-        self._record(self._loss_sum.item() / len(self.data.train.labels), self._term_sum.item() / self.steps)
+        self._record(self._loss_sum.item() / self._images, self._term_sum.item() / self.steps)
 
     def standing(self) -> str:
         """The last record in a few words."""
@@ -198,12 +208,20 @@ class Run:
             term = self.regularizer.add_gradient_()
         self.optimizer.step()
         if self.settings.proximal:
-            self.regularizer.prox_(self.optimizer.param_groups[0]["lr"])
+            self.take_proximal_step(self.optimizer.param_groups[0]["lr"], loss, term)
         return loss.detach(), term
 
+    def take_proximal_step(self, lr: float, loss: Tensor, term: Tensor) -> None:
+        """The regularizer's proximal step; weights that are no numbers raise what `diverged` makes."""
+        try:
+            self.regularizer.prox_(lr)
+        except FloatingPointError as error:
+            raise self.diverged(loss.item(), term.item()) from error
+
     def _record(self, loss: float, term: float) -> None:
-        if not math.isfinite(loss + term):
-            raise self._diverged(loss, term)
+        weights_are_numbers = all(parameter.isfinite().all() for parameter in self.model.parameters())
+        if not (math.isfinite(loss + term) and weights_are_numbers):
+            raise self.diverged(loss, term)
         report = sparsity(self.model, self.settings.tolerance, self.settings.relative)
         validation_loss, validation_accuracy = evaluate(self.model, self.data.validation)
         self.history.records.append(
@@ -221,12 +239,15 @@ class Run:
         self.history.take_snapshot(self.model, self.epoch, self.settings.epochs)
         self._guard(report, loss)
 
-    def _diverged(self, loss: float, term: float) -> FloatingPointError:
+    def diverged(self, loss: float, term: float) -> FloatingPointError:
+        """The error of a run whose loss or weights are no longer finite, with the history so far."""
         strength = self.regularizer.current_strength if self.regularizer else 0.0
+        weights = ", and some weights are not finite" if math.isfinite(loss + term) else ""
+        precision = ", or train without bfloat16" if self.settings.bfloat16 else ""
         error = FloatingPointError(
-            f"epoch {self.epoch}: the loss is {loss:g} and the penalty {term:g} at strength {strength:g}: "
-            f"lower the strength or the learning rate ({self.settings.lr:g}), or warm the strength up "
-            "(warmup=0.5); the epochs before this one are in this error's .history"
+            f"epoch {self.epoch}: the loss is {loss:g} and the penalty {term:g} at strength {strength:g}"
+            f"{weights}: lower the strength or the learning rate ({self.settings.lr:g}), or warm the "
+            f"strength up (warmup=0.5){precision}; the epochs before this one are in this error's .history"
         )
         error.history = self.history
         return error
@@ -257,4 +278,4 @@ class Run:
             "or warm it up (warmup=0.5)."
         )
         self.history.notes.append(note)
-        warnings.warn(note, RuntimeWarning, stacklevel=6)
+        warnings.warn(note, RuntimeWarning, stacklevel=8)

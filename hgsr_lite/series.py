@@ -13,6 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from hgsr_lite.splits import check_count
 
 if TYPE_CHECKING:
@@ -202,6 +204,7 @@ def run_series(
         kernel_environment(build, **{RESULTS_VARIABLE: str(results)}),
         tqdm(total=len(paths), unit="notebook", dynamic_ncols=True) as bar,
         ThreadPoolExecutor(at_once) as pool,
+        _without_kernels_left_behind(),
         # papermill takes the whole process to a notebook's folder and back: no harm if it is there already.
         contextlib.chdir(paths[0].parent),
     ):
@@ -217,6 +220,17 @@ def run_series(
                 bar.update()
                 bar.write(f"{name:<32}{seconds[name]:6.1f} s")
     return seconds, read_results(results)
+
+
+@contextlib.contextmanager
+def _without_kernels_left_behind() -> Iterator[None]:
+    """On Ctrl-C, end the kernels under way, which do not hear of it, instead of waiting for them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for kernel in psutil.Process().children():
+            kernel.kill()
+        raise
 
 
 def record_result(

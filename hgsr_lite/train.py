@@ -59,7 +59,8 @@ def fit(
     Adam). Momentum multiplies the gradient's pull by 1 / (1 - momentum) but not the proximal step, so the
     same strength acts about ten times weaker there. `augment` crops and flips the training images.
     `bfloat16` computes forward and backward passes in bfloat16 (weights, gradients and the penalty stay
-    float32, measurements too): faster where the processor has instructions for it, else slower.
+    float32, measurements too): faster where the processor has instructions for it, else slower. On a CPU it
+    can make NaN where images shrink to one pixel before a strided convolution (seen with PyTorch 2.15).
 
     One `seed` makes two runs on a CPU equal bit for bit. `checkpoint` names a file that is written,
     whole or not at all, after every epoch; the same call resumes from it to the very same end.

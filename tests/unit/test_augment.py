@@ -111,3 +111,17 @@ def test_images_without_a_batch_dimension_are_refused():
 def test_an_image_that_is_not_there_is_refused(number):
     with pytest.raises(ValueError, match="chosen must number images from 0 to 3"):
         window_at(torch.zeros(4, 1, 2, 2), None, None, 0, torch.tensor([number]))
+
+
+@pytest.mark.parametrize("given", ["offsets", "mirrored"])
+def test_a_row_too_few_is_refused(given):
+    rows = {"offsets": torch.ones(4, 2, dtype=torch.int64), "mirrored": torch.ones(4, dtype=torch.bool)}
+    rows[given] = rows[given][:2]
+    with pytest.raises(ValueError, match=f"{given} has 2 rows for 4 images: give one row for each"):
+        window_at(torch.zeros(4, 1, 4, 4), **rows, padding=1)
+
+
+def test_a_gradient_flows_back_through_a_flip():
+    images = torch.randn(4, 1, 3, 3, requires_grad=True)
+    random_flip(images).sum().backward()
+    assert torch.equal(images.grad, torch.ones_like(images))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -123,6 +124,15 @@ def test_rows_that_end_within_a_tile_of_eight_kernels_agree_too(key, dtype, colu
         plain = 1 + 0.3 * penalty.gradient(weight.double()) + 0.2 * weight.double().sign()
         tolerance = 1e-5 if dtype == torch.float32 else 1e-13
         assert torch.allclose(gradient.double(), plain, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("key", ["gl12", "hsqrt_gl12", "gl", "hsq_gl12"])
+def test_a_nan_weight_is_nan_in_the_gradient_too(key):
+    weight = torch.randn(9, 10, 3, 3)
+    weight[0, 0, 0, 0] = torch.nan
+    rows, gradient = fused_layers([weight], [Layout()], "feature"), torch.zeros_like(weight)
+    assert math.isnan(fused_gradient_(Penalty(key), [weight], [gradient], rows, block_rows(rows), 1.0))
+    assert gradient.isnan().any()
 
 
 def test_a_nan_weight_stays_visible():

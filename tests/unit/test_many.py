@@ -12,6 +12,7 @@ from torch import nn
 import hgsr_lite as hg
 import hgsr_lite.regularizer
 from hgsr_lite import FitConfig, fit_many
+from hgsr_lite.backends import Plan
 from hgsr_lite.lockstep import Lockstep
 from hgsr_lite.processes import in_processes
 from hgsr_lite.run import Run, Settings
@@ -77,7 +78,7 @@ def test_proximal_steps_in_lockstep_are_those_of_each_network_alone(digits):
 
 
 def test_without_a_compiler_networks_of_one_penalty_are_penalised_together(digits, monkeypatch):
-    monkeypatch.setattr(hgsr_lite.regularizer, "_make_plan", lambda *_: hgsr_lite.regularizer._Plan("plain"))
+    monkeypatch.setattr(hgsr_lite.regularizer, "make_plan", lambda *_: Plan("plain"))
     assert largest_difference(*first_steps(digits, CONFIGS, Settings(epochs=2))) < 2e-6
 
 
@@ -150,6 +151,14 @@ def test_a_network_that_diverges_says_so_and_does_not_stop_the_others(digits, wa
     assert fine.history.test.accuracy > 0.5
 
 
+@pytest.mark.parametrize("way", ["auto", "loop", "processes", "lockstep"])
+def test_weights_that_explode_under_proximal_steps_stop_no_other_network(digits, way):
+    configs = [FitConfig("es", strength=1e-4)] * 2
+    options = {"model": "digits_cnn", "epochs": 2, "lr": 1e25, "proximal": True, "processes": 2}
+    fitted = fit_many(configs, digits, way=way, progress=False, **options)
+    assert ["lower the strength" in one.diverged for one in fitted] == [True, True]
+
+
 def test_the_fastest_way_is_taken_where_a_trial_pays(digits, caplog):
     configs = [FitConfig("gl", strength=1e-3, seed=seed) for seed in range(6)]
     with caplog.at_level(logging.INFO, "hgsr_lite.many"):
@@ -175,6 +184,9 @@ def test_short_training_takes_the_loop_without_a_trial(digits, caplog):
         ({"model": "alexnett"}, "alexnet"),
         ({"processes": 0}, "processes must be a whole number of at least 1, not 0"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
+        ({"epoch": 3}, "unknown option of fit_many 'epoch'.*did you mean 'epochs'"),
+        ({"checkpoint": "run.pt"}, "unknown option of fit_many 'checkpoint'"),
+        ({"seed": 1}, "unknown option of fit_many 'seed'"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_trained(digits, change, message):
@@ -185,6 +197,12 @@ def test_impossible_settings_are_refused_before_anything_is_trained(digits, chan
 def test_a_wrong_configuration_is_refused_before_the_first_is_trained(digits):
     with pytest.raises(ValueError, match="strength -1"):
         fit_many([FitConfig(), FitConfig(strength=-1)], digits, model="digits_cnn")
+
+
+@pytest.mark.parametrize("configs", [FitConfig(), "gl", [{"penalty": "gl"}], 3])
+def test_configs_that_are_no_list_of_configurations_are_refused(digits, configs):
+    with pytest.raises(TypeError, match=r"configs must be a list of FitConfig, not .*: give \[FitConfig"):
+        fit_many(configs, digits, model="digits_cnn", epochs=1)
 
 
 def test_no_configuration_gives_no_network(digits):

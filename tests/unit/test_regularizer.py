@@ -168,3 +168,14 @@ def test_a_model_without_weights_in_groups_is_refused():
 def test_the_text_says_what_it_is():
     text = repr(Regularizer(small_network()[:1], "hsq_gl12", strength=1e-4, l1_mix=0.5, warmup=0.5))
     assert text == "Regularizer('hsq_gl12', feature-wise, strength=0.0001, l1_mix=0.5, warmup=0.5, 1 layers)"
+
+
+def test_a_computed_weight_is_refused_where_its_gradient_would_be_lost():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3))
+    torch.nn.utils.parametrizations.weight_norm(model[0])
+    reg = Regularizer(model, "gl", strength=1.0)
+    reg().backward()
+    assert all(parameter.grad.any() for name, parameter in model.named_parameters() if "bias" not in name)
+    for wrong in (reg.add_gradient_, lambda: reg.prox_(0.1)):
+        with pytest.raises(ValueError, match=r"layer '0' is computed .* add reg\(\) to the loss instead"):
+            wrong()

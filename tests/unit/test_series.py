@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 
 from hgsr_lite import series
@@ -83,6 +86,32 @@ def test_two_notebooks_run_side_by_side(tmp_path, write_notebook):
     here = Path.cwd()
     assert run(tmp_path, "--at-once", "2") == 0
     assert Path.cwd() == here
+
+
+def test_an_interrupted_series_ends_at_once_and_leaves_no_kernel_behind(tmp_path, write_notebook):
+    wait = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(100)"
+    path = write_notebook(tmp_path / "notebooks" / "00_long.ipynb", wait)
+    command = [
+        sys.executable,
+        "-m",
+        "hgsr_lite",
+        "run",
+        "--notebooks",
+        str(path.parent),
+        "--build",
+        str(tmp_path),
+    ]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    pid = path.parent / "pid"
+    patience = time.monotonic() + 120
+    while not (pid.exists() and pid.read_text()):
+        assert time.monotonic() < patience
+        time.sleep(0.1)
+    job.send_signal(signal.SIGINT)
+    _, message = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert message.rstrip().endswith("interrupted")
+    assert not psutil.pid_exists(int(pid.read_text()))
 
 
 def test_no_notebook_at_once_is_refused(tmp_path, write_notebook, capfd):

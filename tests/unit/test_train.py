@@ -76,6 +76,41 @@ def test_bfloat16_trains_as_well_and_keeps_float32_weights_and_the_fast_penalty(
     assert abs(accuracies[True] - accuracies[False]) < 0.03
 
 
+@pytest.mark.parametrize("options", [{"proximal": True}, {}])
+def test_weights_that_are_no_longer_numbers_end_a_run_like_a_loss_that_is_none(data, options):
+    with pytest.raises(FloatingPointError, match="lower the strength or the learning rate") as caught:
+        trained(data, lr=1e25, **options)
+    assert caught.value.history.records == []
+
+
+def test_the_advice_names_bfloat16_where_it_is_on(data):
+    with pytest.raises(FloatingPointError, match="or train without bfloat16"):
+        trained(data, lr=1e25, bfloat16=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"tolerance": -1}, {"lr": "3"}, {"momentum": 1.0}, {"momentum": -1}, {"weight_decay": -1}]
+)
+def test_impossible_settings_are_refused_before_anything_is_trained(data, options):
+    model = new_model()
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(ValueError, match=next(iter(options))):
+        hg.fit(model, data, epochs=1, progress=False, **options)
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_a_last_batch_of_one_image_does_not_change_the_mean_loss(data):
+    one = hg.Data(data.name, data.classes, hg.Split(data.train.images[:1], data.train.labels[:1]),
+                  data.validation, data.test, data.mean, data.std, data.relevant_channels)  # fmt: skip
+    model = new_model()
+    with torch.no_grad():
+        twice = nn.functional.cross_entropy(
+            model.train()(one.train.images.repeat(2, 1, 1, 1)), one.train.labels.repeat(2)
+        )
+    history = hg.fit(new_model(), one, epochs=1, progress=False)
+    assert history.records[0]["training loss"] == pytest.approx(twice.item(), rel=1e-5)
+
+
 def test_a_run_leaves_the_global_random_state_alone(data):
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -235,6 +270,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_strength_and_advice(data):
     assert caught.value.history.records == []
 
 
+@pytest.mark.filterwarnings("ignore:epoch")  # the other layer dies as well
 def test_a_network_that_dies_is_reported_while_training(data):
     model = plain_network()
     reg = hg.Regularizer(model, "hsq_gl12", strength=0.03)
