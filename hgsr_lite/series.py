@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import difflib
 import json
@@ -211,7 +212,7 @@ def run_series(
         while waiting or running:
             while waiting and len(running) < at_once:
                 path = waiting.pop(0)
-                started = pool.submit(run_notebook, path.name, folder / path.name, given[path])
+                started = pool.submit(_run_in_thread, path.name, folder / path.name, given[path])
                 running[started] = path.stem
             bar.set_description(", ".join(running.values()))
             for ended in wait(running, return_when=FIRST_COMPLETED).done:
@@ -220,6 +221,15 @@ def run_series(
                 bar.update()
                 bar.write(f"{name:<32}{seconds[name]:6.1f} s")
     return seconds, read_results(results)
+
+
+def _run_in_thread(*arguments: Any) -> tuple[nbformat.NotebookNode, float]:
+    """`run_notebook`, closing the event loop that talking to a kernel opens in each thread."""
+    try:
+        return run_notebook(*arguments)
+    finally:
+        with contextlib.suppress(RuntimeError):  # it never came so far as to open one
+            asyncio.get_event_loop().close()
 
 
 @contextlib.contextmanager

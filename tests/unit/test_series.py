@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -84,7 +86,12 @@ def test_two_notebooks_run_side_by_side(tmp_path, write_notebook):
     write_notebook(folder / "00_a.ipynb", waits.format(mine="a", other="b"))
     write_notebook(folder / "01_b.ipynb", waits.format(mine="b", other="a"))
     here = Path.cwd()
-    assert run(tmp_path, "--at-once", "2") == 0
+    gc.collect()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert run(tmp_path, "--at-once", "2") == 0
+        gc.collect()
+    assert not [str(one.message) for one in caught if one.category is ResourceWarning]
     assert Path.cwd() == here
 
 
