@@ -13,7 +13,7 @@ from hgsr_lite.penalties import PENALTIES, Penalty
 from hgsr_lite.prox import prox
 from hgsr_lite.prune import prune
 from hgsr_lite.regularizer import Regularizer
-from hgsr_lite.series import record_result
+from hgsr_lite.results import record_result
 from hgsr_lite.sparsity import SparsityReport, sparsity, zero_below_
 from hgsr_lite.train import fit, seed_everything
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import series
+from .results import results_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +68,7 @@ def _run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     _, results = series.run_series(paths, arguments.build, parameters, arguments.at_once)
     print(f"{'all together':<32}{time.perf_counter() - started:6.1f} s\n")
-    print(series.results_table(results).to_string(index=False) if results else "No figures were recorded.")
+    print(results_table(results).to_string(index=False) if results else "No figures were recorded.")
     return 0
 
 

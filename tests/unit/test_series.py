@@ -21,6 +21,7 @@ import pytest
 from hgsr_lite import series
 from hgsr_lite.__main__ import main
 from hgsr_lite.committed import clean, source_hash, write_time_line
+from hgsr_lite.results import record_result
 
 PARAMETERS = ('DATASET = "digits"\nFAST = False', "parameters")
 
@@ -38,7 +39,7 @@ def run(folder: Path, *arguments: str) -> int:
 
 def test_notebooks_run_in_order_and_close_with_a_table(tmp_path, write_notebook, capfd):
     record = (
-        "from hgsr_lite.series import record_result\n"
+        "from hgsr_lite.results import record_result\n"
         "for variant, zeros in (('dense', 0.01), ('regularised', 0.93)):\n"
         "    record_result('digits_cnn', variant, accuracy=0.991, accuracy_after_zeroing=0.99,\n"
         "                  below_tolerance=zeros, exact_zeros=zeros, dead_channels=7,\n"
@@ -204,7 +205,7 @@ def test_a_wrong_result_is_refused(change, message):
     fractions = ("accuracy", "accuracy_after_zeroing", "below_tolerance", "exact_zeros")
     figures = {"variant": "dense", **dict.fromkeys(fractions, 0.5), "dead_channels": 0, **change}
     with pytest.raises(ValueError, match=message):
-        series.record_result("digits_cnn", **figures)
+        record_result("digits_cnn", **figures)
 
 
 def test_executing_twice_gives_the_same_file(tmp_path, write_notebook, capsys):
