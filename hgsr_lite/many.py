@@ -179,9 +179,9 @@ def _fit_one(numbered: tuple[int, FitConfig], data: Data, job: _Job, way: str) -
 def _loop(job: _Job, configs: list[FitConfig], data: Data) -> Iterator[tuple[int, Fitted]]:
     for numbered in enumerate(configs):
         fitted = _fit_one(numbered, data, job, "loop")
-        yield numbered[0], fitted
         if fitted.history.interrupted:
             raise KeyboardInterrupt
+        yield numbered[0], fitted
 
 
 def _processes(
@@ -236,7 +236,9 @@ def _fastest_way(job: _Job, configs: list[FitConfig], data: Data, processes: int
         with _one_thread():
             step_alone = _seconds(lambda: alone.step(images, labels), data)
         estimates["processes"] = _START + steps / processes * step_alone
-    _LOG.info("fit_many: estimated seconds %s", {way: round(time, 1) for way, time in estimates.items()})
+    _LOG.info(
+        "fit_many: estimated seconds %s", {way: round(estimate, 1) for way, estimate in estimates.items()}
+    )
     return min(estimates, key=estimates.__getitem__)
 
 

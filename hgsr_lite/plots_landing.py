@@ -19,7 +19,7 @@ from torch import Tensor
 from hgsr_lite.groups import choose
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.plots import color
-from hgsr_lite.plots_norms import PLANES, cross, plain, square
+from hgsr_lite.plots_norms import PLANES, cross, label_planes, plain, plane_panels, square
 from hgsr_lite.prox import prox
 
 LANDINGS = ("neither is zero", "the first is zero", "the second is zero", "both are zero")
@@ -53,21 +53,12 @@ def landings(key: str, points: Tensor, step: float, plane: str = "same group") -
 def landing_maps(keys: Sequence[str], step: float, *, reach: float = 2.0, step_count: int = 121) -> Figure:
     """Which kernels one proximal step sets to zero, for every starting point: a row for each plane."""
     points = square(reach, step_count)
-    figure, grid = plt.subplots(
-        2,
-        len(keys),
-        figsize=(2.2 * len(keys), 5.2),
-        layout="constrained",
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
-    for row, plane in zip(grid, PLANES, strict=True):
-        for axes, key in zip(row, keys, strict=True):
-            landing_map(axes, key, step, plane, points)
-            if plane == "same group":
-                axes.set_title(key)
-        row[0].set_ylabel(f"{plane}\nkernel {PLANES[plane][1]}")
+    figure, panels = plane_panels(keys, height=5.2)
+    for axes, key, plane in panels:
+        landing_map(axes, key, step, plane, points)
+        if plane == "same group":
+            axes.set_title(key)
+    label_planes(panels)
     figure.legend(handles=landing_legend(), loc="outside lower center", ncols=4)
     return figure
 

@@ -8,6 +8,7 @@ Every function returns the matplotlib `Figure` and leaves showing or saving it t
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -92,28 +93,41 @@ def unit_balls(keys: Sequence[str], *, catchment: bool = False) -> Figure:
     every point outside whose nearest point of the ball lies on an axis is shaded.
     """
     reach = 2.0 if catchment else 1.25
+    figure, panels = plane_panels(keys, height=4.8)
+    for axes, key, plane in panels:
+        curve = _ball(partial(values, key, plane=plane), key, _circle(1441))
+        if catchment:
+            _shade_catchment(axes, curve, partial(values, key, plane=plane), square(reach, 100))
+        axes.fill(*plain(curve), facecolor="#A8DAF5", edgecolor=color(0), linewidth=1.5)
+        if _sticks_out(curve):
+            axes.plot([1, 0, -1, 0], [0, 1, 0, -1], "o", color=color(1), markersize=5)
+        cross(axes, plane, reach)
+        if plane == "same group":
+            axes.set_title("\n".join([key, *textwrap.wrap(PENALTIES[key].title, 24)]), fontsize=9)
+    label_planes(panels)
+    return figure
+
+
+def plane_panels(keys: Sequence[str], height: float) -> tuple[Figure, list[tuple[Axes, str, str]]]:
+    """A figure, `height` inches high, and its panels: a row for each plane, a column for each penalty."""
     figure, grid = plt.subplots(
-        2,
+        len(PLANES),
         len(keys),
-        figsize=(2.2 * len(keys), 4.8),
+        figsize=(2.2 * len(keys), height),
         layout="constrained",
         sharex=True,
         sharey=True,
         squeeze=False,
     )
-    for row, plane in zip(grid, PLANES, strict=True):
-        for axes, key in zip(row, keys, strict=True):
-            curve = _ball(partial(values, key, plane=plane), key, _circle(1441))
-            if catchment:
-                _shade_catchment(axes, curve, partial(values, key, plane=plane), square(reach, 100))
-            axes.fill(*plain(curve), facecolor="#A8DAF5", edgecolor=color(0), linewidth=1.5)
-            if _sticks_out(curve):
-                axes.plot([1, 0, -1, 0], [0, 1, 0, -1], "o", color=color(1), markersize=5)
-            cross(axes, plane, reach)
-            if plane == "same group":
-                axes.set_title(f"{key}\n{PENALTIES[key].title}", fontsize=9)
-        row[0].set_ylabel(f"{plane}\nkernel {PLANES[plane][1]}")
-    return figure
+    places = itertools.product(PLANES, keys)
+    return figure, [(axes, key, plane) for axes, (plane, key) in zip(grid.flat, places, strict=True)]
+
+
+def label_planes(panels: Sequence[tuple[Axes, str, str]]) -> None:
+    """Name the plane, and its second kernel, on the left of each row of `plane_panels`."""
+    for axes, key, plane in panels:
+        if key == panels[0][1]:
+            axes.set_ylabel(f"{plane}\nkernel {PLANES[plane][1]}")
 
 
 def _shade_catchment(axes: Axes, curve: Tensor, value: Callable[[Tensor], Tensor], points: Tensor) -> None:

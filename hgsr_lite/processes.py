@@ -1,7 +1,8 @@
 """Many small trainings over all cores: one process a core, one thread each, the images shared.
 
-A network of this series is too small to keep two threads busy; two processes with a thread each do twice
-the work. joblib starts them, keeps them for the next call, and lays the images where all can read them.
+Many operators of a small network cannot keep two threads busy; two processes with a thread each then do up
+to twice the work (how much, depends on the network: see the benchmark). joblib starts them, keeps them for
+the next call, and lays the images where all can read them.
 """
 
 from __future__ import annotations

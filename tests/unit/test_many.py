@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import copy
 import logging
+import threading
 
 import pytest
 import torch
@@ -168,6 +170,15 @@ def test_the_fastest_way_is_taken_where_a_trial_pays(digits, caplog):
     (estimates,) = (record.args for record in caplog.records if "estimated" in record.msg)
     assert set(estimates) == {"loop", "lockstep", "processes"}
     assert {one.way for one in fitted} == {min(estimates, key=estimates.get)}
+
+
+def test_an_interrupted_loop_returns_the_networks_that_are_finished(digits):
+    configs = [FitConfig("gl", strength=1e-4, seed=seed) for seed in range(500)]
+    threading.Timer(4.0, _thread.interrupt_main).start()
+    fitted = fit_many(configs, digits, model="digits_cnn", width=0.25, epochs=2, way="loop", progress=False)
+    assert 0 < len(fitted) < len(configs)
+    assert [one.config for one in fitted] == configs[: len(fitted)]
+    assert all(one.history.test is not None and not one.history.interrupted for one in fitted)
 
 
 def test_short_training_takes_the_loop_without_a_trial(digits, caplog):
