@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from numba import carray, njit, prange
-from torch import Tensor
 
 from hgsr_lite import fused, fused_half_groups, fused_half_thresholds, fused_thresholds
-from hgsr_lite.fused import DTYPES, _pointer, several_threads
+from hgsr_lite.fused import CompiledWork, _pointer
 from hgsr_lite.fused_half_groups import rooted_half, squared_half
 from hgsr_lite.fused_half_thresholds import half_one
 from hgsr_lite.fused_thresholds import COMPILE, exclusive_one, rooted_exclusive, squared_exclusive
@@ -173,25 +172,16 @@ def _fingerprint() -> int:
     return zlib.crc32(b"".join(Path(source.__file__).read_bytes() for source in sources))
 
 
-def fused_prox_(
-    penalty: Penalty,
-    weights: list[Tensor],
-    layers: np.ndarray,
-    blocks: np.ndarray,
-    step: float,
-    l1_step: float = 0.0,
-) -> int:
-    """Replace every weight by its prox, in place.
+def fused_prox_(penalty: Penalty, work: CompiledWork, step: float, l1_step: float = 0.0) -> int:
+    """Replace every weight of the work by its prox, in place.
 
-    `layers` is `fused.fused_layers` of the weights and `blocks` its `block_rows`. Returns the number of
-    groups that hold NaN or infinite entries; those are left as they are.
+    Returns the number of groups that hold NaN or infinite entries; those are left as they are.
 
     >>> import torch
-    >>> from hgsr_lite.fused import block_rows, fused_layers
+    >>> from hgsr_lite.fused import compiled_work
     >>> from hgsr_lite.groups import Layout
     >>> weight = torch.tensor([[3., -1., 0.5]])
-    >>> rows = fused_layers([weight], [Layout()], "neuron")
-    >>> fused_prox_(Penalty("es", "neuron"), [weight], rows, block_rows(rows), 0.25)
+    >>> fused_prox_(Penalty("es", "neuron"), compiled_work([weight], [Layout()], "neuron"), 0.25)
     0
     >>> weight
     tensor([[2., 0., 0.]])
@@ -200,7 +190,5 @@ def fused_prox_(
         penalty, step, l1_step = Penalty("l1", penalty.grouping), l1_step, 0.0
     if step == 0:
         return 0
-    addresses = np.array([weight.data_ptr() for weight in weights], dtype=np.int64)
-    sample = np.zeros(1, DTYPES[weights[0].dtype])
-    walk = _compiled_walk(penalty.key, several_threads(weights, _PARALLEL_FROM))
-    return int(walk(addresses, layers, blocks, float(step), float(l1_step), sample))
+    walk = _compiled_walk(penalty.key, work.several_threads(_PARALLEL_FROM))
+    return int(walk(work.addresses, work.layers, work.blocks, float(step), float(l1_step), work.sample))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from hgsr_lite.backends import Plan, make_plan
 from hgsr_lite.groups import WeightLayer, weight_layers
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.prox import prox
-from hgsr_lite.stacked import stacked_gradient_
 
 AUTHORS_EXCLUDE = ("downsample",)
 """The authors leave a residual network's 1x1 shortcuts out; harmless where a model has none."""
@@ -72,9 +72,9 @@ class Regularizer:
         if not self.layers:
             raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
         self._model = model
-        self._form: list[tuple] = []
+        self._form: list = []
         self._strides: list[tuple[int, ...]] = []
-        self._made = Plan("plain")
+        self._made = Plan()
 
     @staticmethod
     def _excluded(model: nn.Module, exclude: Iterable[str]) -> Iterable[str]:
@@ -127,33 +127,23 @@ class Regularizer:
         is possible; `backend` tells how.
         """
         weights = self._own_weights()
-        gradients = [_gradient_of(weight) for weight in weights]
+        gradients = [_new_gradient(w) if (grad := w.grad) is None else grad for w in weights]
         plan = self._plan(weights)
-        if [gradient.stride() for gradient in gradients] != self._strides:
-            plan = Plan("plain")
-        if plan.backend == "compiled":
-            from hgsr_lite.fused import fused_gradient_
+        if plan.add_gradient is None or [*map(Tensor.stride, gradients)] != self._strides:
+            return self._add_plain_gradient_(*self.strengths())
+        return plan.add_gradient(gradients, *self.strengths())
 
-            value = fused_gradient_(self.penalty, weights, gradients, *plan.tables, *self.strengths())
-            return torch.tensor(value)
-        with torch.no_grad():
-            if plan.backend == "plain":
-                return self._add_plain_gradient_(*self.strengths())
-            layouts = [layer.layout for layer in self.layers]
-            return stacked_gradient_(
-                self.penalty, weights, gradients, layouts, plan.tables, *self.strengths()
-            )
-
+    @torch.no_grad()
     def _add_plain_gradient_(self, strength: float, l1_strength: float) -> Tensor:
         """The reference: the closed form, layer by layer."""
         total = torch.zeros((), device=self.layers[0].weight.device)
         for layer in self.layers:
             weight = layer.weight
             value, gradient = self.penalty.value_and_gradient(weight, layer.layout)
-            total += strength * value
+            total = total + strength * value
             weight.grad.add_(gradient, alpha=strength)
             if l1_strength:
-                total += l1_strength * _L1.value(weight, layer.layout)
+                total = total + l1_strength * _L1.value(weight, layer.layout)
                 weight.grad.add_(weight.sign(), alpha=l1_strength)
         return total
 
@@ -170,10 +160,8 @@ class Regularizer:
         strength, l1_strength = self.strengths()
         weights = self._own_weights()
         plan = self._plan(weights)
-        if plan.backend == "compiled":
-            from hgsr_lite.fused_prox import fused_prox_
-
-            broken = fused_prox_(self.penalty, weights, *plan.tables, lr * strength, lr * l1_strength)
+        if plan.take_proximal_step is not None:
+            broken = plan.take_proximal_step(lr * strength, lr * l1_strength)
             if broken:
                 raise FloatingPointError(
                     f"{broken} groups hold NaN or infinite weights: lower the learning rate"
@@ -184,13 +172,14 @@ class Regularizer:
 
     def _own_weights(self) -> list[Tensor]:
         """The layers' weights, which must be parameters: what is written to a computed one is lost."""
-        for layer in self.layers:
-            if layer.is_computed:
-                raise ValueError(
-                    f"the weight of layer {layer.name!r} is computed from other parameters (parametrized): "
-                    "add reg() to the loss instead, or leave the layer out with exclude"
-                )
-        return [layer.weight for layer in self.layers]
+        try:
+            return [layer.module._parameters["weight"] for layer in self.layers]
+        except KeyError:
+            name = next(layer.name for layer in self.layers if layer.is_computed)
+            raise ValueError(
+                f"the weight of layer {name!r} is computed from other parameters (parametrized): add "
+                "reg() to the loss instead, or leave the layer out with exclude"
+            ) from None
 
     @property
     def backend(self) -> str:
@@ -202,13 +191,19 @@ class Regularizer:
         return self._plan([layer.weight for layer in self.layers]).backend
 
     def _plan(self, weights: list[Tensor]) -> Plan:
-        """What `backend` says, with its tables; made anew when a weight's form changes."""
-        form = [(weight.dtype, weight.device, weight.shape, weight.stride()) for weight in weights]
+        """What `backend` says, ready to be called; made anew when a weight moves or changes its form."""
+        # Every microsecond here is one of each training step: plain lists, made without a loop in Python.
+        strides = [*map(Tensor.stride, weights)]
+        form = [self.penalty, [*map(Tensor.data_ptr, weights)], [*map(Tensor.size, weights)], strides]
         if form != self._form:
-            self._form, self._strides = form, [stride for *_, stride in form]
-            self._made = make_plan(self.layers, self.penalty.grouping)
+            self._form, self._strides = form, strides
+            self._made = make_plan(self.penalty, self.layers)
             _LOG.info("penalty: %s version", self._made.backend)
         return self._made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes a plan of its own: this one's acts on this one's weights."""
+        return {**self.__dict__, "_form": [], "_strides": [], "_made": Plan()}
 
     def calibrate_(
         self,
@@ -276,7 +271,6 @@ def _check_share(name: str, share: float) -> float:
     return float(share)
 
 
-def _gradient_of(weight: Tensor) -> Tensor:
-    if weight.grad is None:
-        weight.grad = torch.zeros_like(weight)
+def _new_gradient(weight: Tensor) -> Tensor:
+    weight.grad = torch.zeros_like(weight)
     return weight.grad

@@ -64,12 +64,13 @@ def _groups_first(weight: Tensor, layout: Layout, grouping: str) -> Tensor:
     return kernel_stack(weight, layout).permute(_ORDER[grouping])
 
 
+@torch.no_grad()
 def stacked_gradient_(
     penalty: Penalty,
     weights: list[Tensor],
-    gradients: list[Tensor],
     layouts: list[Layout],
     tables: list[Bucket],
+    gradients: list[Tensor],
     strength: float,
     l1_strength: float = 0.0,
 ) -> Tensor:
@@ -80,7 +81,7 @@ def stacked_gradient_(
 
     >>> weight, gradient = torch.tensor([[1., -2.]]), torch.zeros(1, 2)
     >>> tables = buckets([weight], [Layout()], "feature")
-    >>> stacked_gradient_(Penalty("es"), [weight], [gradient], [Layout()], tables, 0.5)
+    >>> stacked_gradient_(Penalty("es"), [weight], [Layout()], tables, [gradient], 0.5)
     tensor(2.5000)
     >>> gradient
     tensor([[ 1., -2.]])
@@ -92,11 +93,11 @@ def stacked_gradient_(
         rows = torch.cat([stack.flatten(0, 2) for stack in stacks])
         norms = stack_norms(rows, spec.norm)
         sums = torch.segment_reduce(norms.pow(spec.inner), "sum", lengths=table.lengths, unsafe=True)
-        total += strength * sums.pow(spec.outer).sum()
+        total = total + strength * sums.pow(spec.outer).sum()
         each = sums.repeat_interleave(table.lengths, output_size=len(rows))
         added = penalty.of_kernels(rows, norms, each, strength)
         if l1_strength:
-            total += l1_strength * stack_norms(rows, 1).sum()
+            total = total + l1_strength * stack_norms(rows, 1).sum()
             added.add_(rows.sign(), alpha=l1_strength)
         pieces = added.split([stack[..., 0].numel() for stack in stacks])
         torch._foreach_add_(

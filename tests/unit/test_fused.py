@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import pytest
 import torch
 from torch import nn
 
 from hgsr_lite import GROUPINGS, PENALTIES, Layout, Penalty, Regularizer
-from hgsr_lite.fused import block_rows, fused_gradient_, fused_layers
+from hgsr_lite.fused import compiled_work, fused_gradient_
 
 LAYERS = {
     (9, 7, 3, 3): Layout(),
@@ -44,8 +43,7 @@ def test_compiled_value_and_gradient_are_the_plain_ones(key, grouping, dtype, to
     weights, layouts = weights_of(dtype, empty=empty), list(LAYERS.values())
     penalty, l1 = Penalty(key, grouping), Penalty("l1")
     gradients = [torch.ones_like(weight) for weight in weights]
-    rows = fused_layers(weights, layouts, grouping)
-    value = fused_gradient_(penalty, weights, gradients, rows, block_rows(rows), 0.3, 0.2)
+    value = fused_gradient_(penalty, compiled_work(weights, layouts, grouping), gradients, 0.3, 0.2)
     expected = 0.0
     for weight, gradient, layout in zip(weights, gradients, layouts, strict=True):
         wide = weight.double()
@@ -63,10 +61,9 @@ def test_large_layers_cut_into_blocks_for_several_threads_agree_too(key, groupin
     weights = [torch.randn(700, 701, 3, 3), torch.randn(64, 64, 3, 3), torch.randn(300, 512, 3, 3)]
     layouts = [Layout()] * 3
     gradients = [torch.zeros_like(weight) for weight in weights]
-    rows = fused_layers(weights, layouts, grouping)
-    blocks = block_rows(rows)
-    assert len(blocks) > len(weights)
-    fused_gradient_(Penalty(key, grouping), weights, gradients, rows, blocks, 1.0)
+    work = compiled_work(weights, layouts, grouping)
+    assert len(work.blocks) > len(weights)
+    fused_gradient_(Penalty(key, grouping), work, gradients, 1.0)
     for weight, gradient in zip(weights, gradients, strict=True):
         plain = Penalty(key, grouping).gradient(weight.double())
         assert (gradient - plain).norm() <= 1e-6 * plain.norm()
@@ -75,13 +72,13 @@ def test_large_layers_cut_into_blocks_for_several_threads_agree_too(key, groupin
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_the_blocks_hold_every_group_once(grouping):
     weights = [*weights_of(torch.float32), torch.zeros(512, 512, 3, 3)]
-    rows = fused_layers(weights, [*LAYERS.values(), Layout()], grouping)
+    work = compiled_work(weights, [*LAYERS.values(), Layout()], grouping)
     seen = [
         (layer, conv_group, group)
-        for layer, conv_group, first, end in block_rows(rows).tolist()
+        for layer, conv_group, first, end in work.blocks.tolist()
         for group in range(first, end)
     ]
-    assert len(seen) == len(set(seen)) == sum(row[0] * row[1] for row in rows.tolist())
+    assert len(seen) == len(set(seen)) == sum(row[0] * row[1] for row in work.layers.tolist())
 
 
 def test_what_the_compiled_loop_cannot_take_goes_the_plain_way():
@@ -118,9 +115,8 @@ def test_rows_that_end_within_a_tile_of_eight_kernels_agree_too(key, dtype, colu
     weight[1] = 0
     for grouping in GROUPINGS:
         gradient = torch.ones_like(weight)
-        rows = fused_layers([weight], [Layout()], grouping)
         penalty = Penalty(key, grouping)
-        fused_gradient_(penalty, [weight], [gradient], rows, block_rows(rows), 0.3, 0.2)
+        fused_gradient_(penalty, compiled_work([weight], [Layout()], grouping), [gradient], 0.3, 0.2)
         plain = 1 + 0.3 * penalty.gradient(weight.double()) + 0.2 * weight.double().sign()
         tolerance = 1e-6 if dtype == torch.float32 else 1e-13
         assert torch.allclose(
@@ -132,8 +128,8 @@ def test_rows_that_end_within_a_tile_of_eight_kernels_agree_too(key, dtype, colu
 def test_a_nan_weight_is_nan_in_the_gradient_too(key):
     weight = torch.randn(9, 10, 3, 3)
     weight[0, 0, 0, 0] = torch.nan
-    rows, gradient = fused_layers([weight], [Layout()], "feature"), torch.zeros_like(weight)
-    assert math.isnan(fused_gradient_(Penalty(key), [weight], [gradient], rows, block_rows(rows), 1.0))
+    work, gradient = compiled_work([weight], [Layout()], "feature"), torch.zeros_like(weight)
+    assert fused_gradient_(Penalty(key), work, [gradient], 1.0).isnan()
     assert gradient.isnan().any()
 
 

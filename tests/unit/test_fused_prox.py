@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hgsr_lite.fused import block_rows, fused_layers
+from hgsr_lite.fused import compiled_work
 from hgsr_lite.fused_prox import fused_prox_
 from hgsr_lite.groups import Layout
 from hgsr_lite.penalties import PENALTIES, Penalty
@@ -44,9 +44,7 @@ def objective(penalty, moved, weight, step, l1_step, layout):
 
 def compiled(penalty, weight, step, l1_step=0.0, layout=Layout()):
     moved = weight.clone()
-    layers = fused_layers([moved], [layout], penalty.grouping)
-    assert layers is not None
-    assert fused_prox_(penalty, [moved], layers, block_rows(layers), step, l1_step) == 0
+    assert fused_prox_(penalty, compiled_work([moved], [layout], penalty.grouping), step, l1_step) == 0
     return moved
 
 
@@ -103,8 +101,7 @@ def test_one_call_on_many_layers_is_one_call_on_each(key):
     weights = [some_weight(shape, seed, torch.float32) for seed, shape in enumerate(SHAPES)]
     penalty, step = Penalty(key, "neuron"), usual_step(key, 0.1)
     alone = [compiled(penalty, weight, step) for weight in weights]
-    layers = fused_layers(weights, [Layout()] * len(weights), "neuron")
-    fused_prox_(penalty, weights, layers, block_rows(layers), step)
+    fused_prox_(penalty, compiled_work(weights, [Layout()] * len(weights), "neuron"), step)
     assert all(torch.equal(a, b) for a, b in zip(weights, alone, strict=True))
 
 
@@ -132,8 +129,7 @@ def test_a_group_with_nan_is_counted_and_left_alone(key):
     weight = some_weight((6, 5, 3, 3), 0, torch.float32)
     weight[0, 1, 0, 0], weight[3, 4, 1, 1] = float("nan"), float("inf")
     moved = weight.clone()
-    layers = fused_layers([moved], [Layout()], "feature")
-    assert fused_prox_(Penalty(key), [moved], layers, block_rows(layers), usual_step(key, 0.1)) == 2
+    assert fused_prox_(Penalty(key), compiled_work([moved], [Layout()], "feature"), usual_step(key, 0.1)) == 2
     np.testing.assert_array_equal(moved[:, [1, 4]].numpy(), weight[:, [1, 4]].numpy())
     assert not torch.equal(moved[:, 0], weight[:, 0])
 

@@ -80,7 +80,7 @@ def test_proximal_steps_in_lockstep_are_those_of_each_network_alone(digits):
 
 
 def test_without_a_compiler_networks_of_one_penalty_are_penalised_together(digits, monkeypatch):
-    monkeypatch.setattr(hgsr_lite.regularizer, "make_plan", lambda *_: Plan("plain"))
+    monkeypatch.setattr(hgsr_lite.regularizer, "make_plan", lambda *_: Plan())
     assert largest_difference(*first_steps(digits, CONFIGS, Settings(epochs=2))) < 2e-6
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -179,3 +180,47 @@ def test_a_computed_weight_is_refused_where_its_gradient_would_be_lost():
     for wrong in (reg.add_gradient_, lambda: reg.prox_(0.1)):
         with pytest.raises(ValueError, match=r"layer '0' is computed .* add reg\(\) to the loss instead"):
             wrong()
+
+
+def shrunk(weight):
+    return weight[:4]
+
+
+@pytest.mark.parametrize("change", [shrunk, torch.clone, torch.Tensor.double, lambda w: w.transpose(2, 3)])
+def test_a_weight_whose_memory_or_form_is_replaced_is_followed(change):
+    model = nn.Sequential(nn.Conv2d(6, 8, 3, bias=False))
+    reg = Regularizer(model, "hsq_gl12", strength=1.0)
+    reg.add_gradient_()
+    model[0].weight.grad = None
+    model[0].weight.data = change(model[0].weight.data)
+    value = reg.add_gradient_()
+    expected = Penalty("hsq_gl12").value_and_gradient(model[0].weight)
+    assert value.item() == pytest.approx(expected[0].item(), rel=1e-5)
+    assert torch.allclose(model[0].weight.grad, expected[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copy_acts_on_the_copied_network_alone(duplicate):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    reg = Regularizer(model, "gl", strength=1.0)
+    reg.prox_(1e-3)
+    before = model[0].weight.detach().clone()
+    twin, reg_of_twin = duplicate((model, reg))
+    reg_of_twin.prox_(10.0)
+    assert torch.equal(model[0].weight, before)
+    assert not twin[0].weight.any()
+
+
+def test_the_value_is_as_exact_as_the_weights():
+    reg = Regularizer(nn.Conv2d(3, 4, 3).double(), "hsq_gl12", strength=1e-3)
+    expected = reg().item()
+    assert reg.backend == "compiled"
+    assert reg.add_gradient_().item() == pytest.approx(expected, rel=1e-13)
+    assert reg._add_plain_gradient_(*reg.strengths()).item() == pytest.approx(expected, rel=1e-13)
+
+
+def test_another_penalty_set_on_a_regularizer_counts_at_once():
+    reg = Regularizer(nn.Conv2d(3, 4, 3), "gl", strength=1.0)
+    reg.add_gradient_()
+    reg.penalty = Penalty("es", "neuron")
+    assert reg.add_gradient_().item() == pytest.approx(reg().item(), rel=1e-5)

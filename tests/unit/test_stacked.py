@@ -39,7 +39,7 @@ def both_ways(model: nn.Module, key: str, grouping: str) -> tuple[list, list]:
         weight.grad = torch.zeros_like(weight)
     with torch.no_grad():
         tables = buckets(weights, layouts, grouping)
-        value = stacked_gradient_(reg.penalty, weights, stacked, layouts, tables, *reg.strengths())
+        value = stacked_gradient_(reg.penalty, weights, layouts, tables, stacked, *reg.strengths())
         expected = reg._add_plain_gradient_(*reg.strengths())
     return [value, *stacked], [expected, *(weight.grad for weight in weights)]
 
