@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
-from hgsr_lite.groups import WeightLayer
+from hgsr_lite.groups import Layout, WeightLayer
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.stacked import buckets, stackable, stacked_gradient_
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +34,7 @@ def make_plan(penalty: Penalty, layers: list[WeightLayer]) -> Plan:
     """Choose for these layers as they are now; see `Regularizer.backend`."""
     weights, layouts = [layer.weight.detach() for layer in layers], [layer.layout for layer in layers]
     if weights[0].is_cuda:
-        if not stackable(weights, layouts):
-            return Plan()
-        tables = buckets(weights, layouts, penalty.grouping)
-        return Plan("stacked", partial(stacked_gradient_, penalty, weights, layouts, tables))
+        return plan_for_gpu(penalty, weights, layouts)
     try:
         # numba takes a second to import: only those who train pay for it, and none who cannot have it.
         from hgsr_lite.fused import compiled_work, fused_gradient_
@@ -44,3 +45,34 @@ def make_plan(penalty: Penalty, layers: list[WeightLayer]) -> Plan:
     if work is None:
         return Plan()
     return Plan("compiled", partial(fused_gradient_, penalty, work), partial(fused_prox_, penalty, work))
+
+
+def plan_for_gpu(penalty: Penalty, weights: list[Tensor], layouts: list[Layout]) -> Plan:
+    """One launch where this machine can compile it and its numbers are right, else some twenty operators."""
+    if not stackable(weights, layouts):
+        return Plan()
+    tables = buckets(weights, layouts, penalty.grouping)
+    stacked = partial(stacked_gradient_, penalty, weights, layouts, tables)
+    try:
+        from hgsr_lite.one_launch import launch_table, launched_gradient_
+
+        table = launch_table(weights, layouts, penalty.grouping)
+        if table is not None:
+            launched = partial(launched_gradient_, penalty, table)
+            if _same_numbers(launched, stacked, weights):
+                return Plan("triton", launched)
+            _LOG.warning("penalty: Triton's numbers are wrong on this machine; please report that")
+    except Exception as error:  # no Triton, no C compiler, a GPU that Triton does not know: all are answered
+        _LOG.info("penalty: not in one launch (%s: %s)", type(error).__name__, error)
+    return Plan("stacked", stacked)
+
+
+def _same_numbers(one: Callable, other: Callable, weights: list[Tensor]) -> bool:
+    """Whether two versions agree on these weights: a compiler for GPUs is trusted once it was checked."""
+    results = []
+    for add_gradient in (one, other):
+        gradients = [torch.zeros_like(weight) for weight in weights]
+        value = add_gradient(gradients, 1.0, 0.5)
+        results.append(torch.cat([value.view(1), *(gradient.flatten() for gradient in gradients)]))
+    distance, length = torch.linalg.vector_norm(results[0] - results[1]), torch.linalg.vector_norm(results[1])
+    return bool(distance <= 1e-5 * length)

@@ -185,8 +185,9 @@ class Regularizer:
     def backend(self) -> str:
         """How `add_gradient_` works now.
 
-        `"compiled"`: one numba loop over all layers, on the CPU. `"stacked"`: some twenty operators for all
-        layers together, on a GPU. `"plain"`: the readable formula, layer by layer, wherever neither fits.
+        `"compiled"`: one numba loop over all layers, on the CPU. `"triton"`: one launch for all layers, on a
+        GPU. `"stacked"`: some twenty operators for all layers, on a GPU without Triton. `"plain"`: the
+        readable formula, layer by layer, wherever none of these fits.
         """
         return self._plan([layer.weight for layer in self.layers]).backend
 

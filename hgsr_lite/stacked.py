@@ -1,8 +1,8 @@
 """The penalty's gradient for every layer in about twenty operators, however many layers there are.
 
-On a GPU a narrow network's penalty is a queue of tiny launches: a dozen for every layer. Here the kernels
-of all layers with equally many elements are laid under one another, group after group, and the formula
-runs once over that table. It needs a copy of the weights, which is why the CPU takes `fused` instead.
+The kernels of all layers with equally many elements are laid under one another, group after group, and the
+formula runs once over that table. It is for GPUs, where a narrow network's penalty is a queue of tiny
+launches, and where `one_launch` cannot be compiled. It needs a copy of the weights, so the CPU has `fused`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def buckets(weights: list[Tensor], layouts: list[Layout], grouping: str) -> list
     """
     found: dict[int, list[tuple[int, list[int]]]] = {}
     for number, (weight, layout) in enumerate(zip(weights, layouts, strict=True)):
-        conv_groups, groups, kernels, elements = _groups_first(weight, layout, grouping).shape
+        conv_groups, groups, kernels, elements = groups_first(weight, layout, grouping).shape
         found.setdefault(elements, []).append((number, [kernels] * (conv_groups * groups)))
     device = weights[0].device
     return [
@@ -60,7 +60,8 @@ def buckets(weights: list[Tensor], layouts: list[Layout], grouping: str) -> list
     ]
 
 
-def _groups_first(weight: Tensor, layout: Layout, grouping: str) -> Tensor:
+def groups_first(weight: Tensor, layout: Layout, grouping: str) -> Tensor:
+    """A weight as `(conv_groups, groups, kernels of a group, elements)`."""
     return kernel_stack(weight, layout).permute(_ORDER[grouping])
 
 
@@ -89,7 +90,7 @@ def stacked_gradient_(
     spec = penalty.spec
     total = torch.zeros((), device=weights[0].device)
     for table in tables:
-        stacks = [_groups_first(weights[n], layouts[n], penalty.grouping) for n in table.layers]
+        stacks = [groups_first(weights[n], layouts[n], penalty.grouping) for n in table.layers]
         rows = torch.cat([stack.flatten(0, 2) for stack in stacks])
         norms = stack_norms(rows, spec.norm)
         sums = torch.segment_reduce(norms.pow(spec.inner), "sum", lengths=table.lengths, unsafe=True)
@@ -101,7 +102,7 @@ def stacked_gradient_(
             added.add_(rows.sign(), alpha=l1_strength)
         pieces = added.split([stack[..., 0].numel() for stack in stacks])
         torch._foreach_add_(
-            [_groups_first(gradients[n], layouts[n], penalty.grouping) for n in table.layers],
+            [groups_first(gradients[n], layouts[n], penalty.grouping) for n in table.layers],
             [piece.view(stack.shape) for piece, stack in zip(pieces, stacks, strict=True)],
         )
     return total

@@ -10,7 +10,12 @@ import hypothesis
 import nbformat
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+if not torch.cuda.is_available():
+    # Triton's kernels then run in its interpreter; it asks for this once, when it is first imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -22,7 +22,7 @@ def test_the_penaltys_gradient_is_that_of_the_cpu(model, key, grouping):
     there = copy.deepcopy(here).cuda()
     regs = [hg.Regularizer(net, key, grouping=grouping, strength=0.1, l1_mix=0.3) for net in (here, there)]
     values = [reg.add_gradient_().item() for reg in regs]
-    assert regs[1].backend == "stacked"
+    assert regs[1].backend == "triton"
     assert values[1] == pytest.approx(values[0], rel=1e-5)
     for one, other in zip(regs[0].layers, regs[1].layers, strict=True):
         assert torch.allclose(one.weight.grad, other.weight.grad.cpu(), rtol=1e-4, atol=1e-6)
