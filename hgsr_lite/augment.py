@@ -7,7 +7,8 @@ zero-padded image, where `x'` is `x`, or `width - 1 - x` where the image is mirr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,46 @@ def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Ten
     return window_at(images, None, _draw_mirrored(images, generator), 0)
 
 
+class Look(NamedTuple):
+    """A batch before it is made: the numbers of its images, how each is shifted, and whether it is mirrored.
+
+    `chosen`: integers (batch,). `offsets` and `mirrored` as in `window_at`; None: shown as they are.
+    """
+
+    chosen: Tensor
+    offsets: Tensor | None = None
+    mirrored: Tensor | None = None
+
+    def at(self, split: Split, padding: int) -> tuple[Tensor, Tensor]:
+        """The images and labels of the batch."""
+        if self.offsets is None:
+            return split.images[self.chosen], split.labels[self.chosen]
+        images = window_at(split.images, self.offsets, self.mirrored, padding, self.chosen)
+        return images, split.labels[self.chosen]
+
+
+def one_look(looks: Iterable[Look]) -> Look:
+    """Several batches as one, one behind the other.
+
+    >>> one_look([Look(torch.tensor([0, 1])), Look(torch.tensor([5]))]).chosen
+    tensor([0, 1, 5])
+    """
+    return Look(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*looks, strict=True)))
+
+
+def augmented_looks(
+    split: Split, batch_size: int, generator: torch.Generator | None = None, padding: int = 4
+) -> Iterator[Look]:
+    """The looks of `augmented_batches`: all that is random about an epoch, drawn at once."""
+    _check(split.images, padding)
+    offsets = _draw_offsets(split.images, padding, generator)
+    mirrored = _draw_mirrored(split.images, generator)
+    order = split.order(batch_size, generator)
+    every = torch.cat(order)
+    sizes = [len(chosen) for chosen in order]
+    yield from map(Look, order, offsets[every].split(sizes), mirrored[every].split(sizes))
+
+
 def augmented_batches(
     split: Split, batch_size: int, generator: torch.Generator | None = None, padding: int = 4
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -54,12 +95,8 @@ def augmented_batches(
     >>> [tuple(images.shape) for images, _ in augmented_batches(split, 3)]
     [(3, 3, 8, 8), (2, 3, 8, 8)]
     """
-    _check(split.images, padding)
-    offsets = _draw_offsets(split.images, padding, generator)
-    mirrored = _draw_mirrored(split.images, generator)
-    for chosen in split.order(batch_size, generator):
-        images = window_at(split.images, offsets[chosen], mirrored[chosen], padding, chosen)
-        yield images, split.labels[chosen]
+    for look in augmented_looks(split, batch_size, generator, padding):
+        yield look.at(split, padding)
 
 
 def window_at(

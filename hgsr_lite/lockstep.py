@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -18,11 +19,31 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from hgsr_lite.augment import one_look
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.run import Run, at_least_float32
+from hgsr_lite.stacked import send
 
 _L1 = Penalty("l1")
+
+
+@dataclass(eq=False)
+class _Family:
+    """Runs that share a penalty and its layers: their regularizers and their numbers."""
+
+    regularizers: list[Regularizer]
+    rows: Tensor
+    _given: list[tuple[float, float]] = field(default_factory=list)
+    _sent: tuple[Tensor, ...] = ()
+
+    def strengths(self) -> tuple[Tensor, ...]:
+        """The runs' strengths now, of the penalty and, unless all are 0, of the l1 norm."""
+        given = [reg.strengths() for reg in self.regularizers]
+        if given != self._given:
+            self._given, both = given, send(given, self.rows.device).unbind(1)
+            self._sent = both if any(l1_strength for _, l1_strength in given) else both[:1]
+        return self._sent
 
 
 class Lockstep:
@@ -54,6 +75,8 @@ class Lockstep:
                 run.model.get_parameter(name).grad = slice_of_grad
         self._settings = runs[0].settings
         self._optimizer = self._settings.make_optimizer(self._parameters.values())
+        self._start_sums()
+        self._families = self._find_families()
 
     def __enter__(self) -> Lockstep:
         return self
@@ -71,19 +94,25 @@ class Lockstep:
         self._skeleton.train()
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.lr_in(self.runs[0].epoch)
-        for batches in zip(*(run.batches() for run in self.runs), strict=True):
-            self.step(torch.stack([images for images, _ in batches]), torch.stack([y for _, y in batches]))
+        self._start_sums()
+        for looks in zip(*(run.looks() for run in self.runs), strict=True):
+            images, labels = self.runs[0].show(one_look(looks))
+            self.step(*(part.unflatten(0, (len(self.runs), -1)) for part in (images, labels)))
             bar.update()
         for number, run in self._alive():
             with self._noting_failure(number):
+                run.count(self._loss_sums[number], self._term_sums[number], self._images)
                 run.end_epoch()
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        """One training step of every run: `images` (runs, batch, ...) and `labels` (runs, batch)."""
+        """One training step of every run: `images` (runs, batch, ...) and `labels` (runs, batch).
+
+        Outside the proximal step and the compiled penalty, the number of operators does not depend on the
+        number of runs.
+        """
         for run in self.runs:
             run.start_step()
-        for parameter in self._parameters.values():
-            parameter.grad.zero_()
+        torch._foreach_zero_([parameter.grad for parameter in self._parameters.values()])
         with self._settings.autocast(images.device):
             forward = torch.vmap(self._forward, randomness="different")
             scores = forward(self._parameters, self._buffers, images)
@@ -94,47 +123,56 @@ class Lockstep:
         self._optimizer.step()
         if self._settings.proximal:
             self._take_proximal_steps(losses.detach())
-        for run, loss, term in zip(self.runs, losses.detach(), terms, strict=True):
-            run.end_step(loss, term, labels.shape[1])
+        self._loss_sums += losses.detach() * labels.shape[1]
+        self._term_sums += terms
+        self._images += labels.shape[1]
+
+    def _start_sums(self) -> None:
+        self._images = 0
+        self._loss_sums = torch.zeros(len(self.runs), device=self.runs[0].data.device)
+        self._term_sums = torch.zeros_like(self._loss_sums)
 
     def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
         return functional_call(self._skeleton, (parameters, buffers), (images,))
 
+    def _find_families(self) -> list[_Family]:
+        """The runs that still train and have a penalty, those that share it and its layers together."""
+        numbers: dict[tuple, list[int]] = {}
+        for number, run in self._alive():
+            if run.regularizer is not None:
+                layers = tuple(layer.name for layer in run.regularizer.layers)
+                numbers.setdefault((run.regularizer.penalty, layers), []).append(number)
+        device = self.runs[0].data.device
+        return [
+            _Family([self.runs[number].regularizer for number in members], torch.tensor(members).to(device))
+            for members in numbers.values()
+        ]
+
     @torch.no_grad()
     def _penalise(self) -> Tensor:
         """Add every run's penalty gradient; return the values, one a run."""
-        device = self.runs[0].data.device
-        terms = torch.zeros(len(self.runs), device=device)
-        families: dict[tuple, list[int]] = {}
-        for number, run in self._alive():
-            reg = run.regularizer
-            if reg is None:
-                continue
-            if reg.backend == "compiled":
-                terms[number] = reg.add_gradient_()
+        terms = torch.zeros_like(self._term_sums)
+        for family in self._families:
+            if terms.device.type == "cpu" and family.regularizers[0].backend == "compiled":
+                terms[family.rows] = torch.stack([reg.add_gradient_() for reg in family.regularizers])
             else:
-                layers = tuple(layer.name for layer in reg.layers)
-                families.setdefault((reg.penalty, layers), []).append(number)
-        for numbers in families.values():
-            rows = torch.tensor(numbers, device=device)
-            terms[rows] = self._penalise_family(rows, [self.runs[number].regularizer for number in numbers])
+                terms[family.rows] = self._penalise_family(family)
         return terms
 
-    def _penalise_family(self, rows: Tensor, regularizers: list[Regularizer]) -> Tensor:
-        """The plain formula for runs that share a penalty and its layers: as many operators as for one."""
-        strengths = torch.tensor([reg.strengths() for reg in regularizers], device=rows.device)
-        terms = torch.zeros(len(rows), device=rows.device)
-        for layer in regularizers[0].layers:
+    def _penalise_family(self, family: _Family) -> Tensor:
+        """The plain formula: as many operators as for one run."""
+        terms = torch.zeros(len(family.rows), device=family.rows.device)
+        reg = family.regularizers[0]
+        strengths = family.strengths()
+        for layer in reg.layers:
             stacked = self._parameters[f"{layer.name}.weight".removeprefix(".")]
-            weights = stacked.detach()[rows]
-            for penalty, strength in zip((regularizers[0].penalty, _L1), strengths.T, strict=True):
-                if penalty is _L1 and not strength.any():
-                    continue
+            weights = stacked.detach()[family.rows]
+            for penalty, strength in zip((reg.penalty, _L1), strengths, strict=False):
                 each = partial(penalty.value_and_gradient, layout=layer.layout)
                 values, gradients = torch.vmap(each)(weights)
                 terms += strength * values
                 scale = strength.to(weights.dtype).view(-1, *[1] * (weights.ndim - 1))
-                stacked.grad.index_add_(0, rows, scale * gradients)
+                stacked.grad.index_add_(0, family.rows, scale * gradients)
         return terms
 
     def _take_proximal_steps(self, losses: Tensor) -> None:
@@ -152,6 +190,7 @@ class Lockstep:
             yield
         except FloatingPointError as error:
             self.failed[number] = str(error)
+            self._families = self._find_families()
 
 
 def _stack(models: list[nn.Module], named: Callable[[nn.Module], Iterable]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hgsr_lite.groups import Layout
 from hgsr_lite.penalties import Penalty
-from hgsr_lite.stacked import groups_first
+from hgsr_lite.stacked import groups_first, send
 
 LARGEST = 7
 """Kernels of up to 2 ** 7 elements are served: 11x11 and less."""
@@ -125,10 +125,8 @@ class LaunchTable:
         """Where every weight and its gradient lie, on the device; sent there only when one has moved."""
         places = [*map(Tensor.data_ptr, gradients)]
         if places != self._places:
-            table = torch.tensor([*zip(map(Tensor.data_ptr, self.weights), places, strict=True)])
-            if self.groups.is_cuda:
-                table = table.pin_memory()  # else sending it would wait for all that the GPU has to do
-            self._places, self._addresses = places, table.to(self.groups.device, non_blocking=True)
+            pairs = [*zip(map(Tensor.data_ptr, self.weights), places, strict=True)]
+            self._places, self._addresses = places, send(pairs, self.groups.device)
         return self._addresses
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from hgsr_lite.augment import augmented_batches
+from hgsr_lite.augment import Look, augmented_looks
 from hgsr_lite.data import Data
 from hgsr_lite.evaluate import evaluate
 from hgsr_lite.groups import choose
@@ -143,15 +143,23 @@ class Run:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The training images of one epoch, shuffled, cropped and flipped if asked for."""
+        return map(self.show, self.looks())
+
+    def looks(self) -> Iterator[Look]:
+        """Which images each batch of an epoch shows, and how: all that is random about it."""
         train, batch_size = self.data.train, self.settings.batch_size
-        padding = max(1, train.images.shape[-1] // 8)  # 4 for 32 pixels, as is usual
-        batches = (
-            augmented_batches(train, batch_size, self.generator, padding)
-            if self.settings.augment
-            else train.batches(batch_size, self.generator)
-        )
-        for images, labels in batches:
-            yield self.settings.as_wanted(images), labels
+        if self.settings.augment:
+            return augmented_looks(train, batch_size, self.generator, self._padding)
+        return map(Look, train.order(batch_size, self.generator))
+
+    def show(self, look: Look) -> tuple[Tensor, Tensor]:
+        """A batch's images and labels."""
+        images, labels = look.at(self.data.train, self._padding)
+        return self.settings.as_wanted(images), labels
+
+    @property
+    def _padding(self) -> int:
+        return max(1, self.data.train.images.shape[-1] // 8)  # 4 for 32 pixels, as is usual
 
     def train_epoch(self, bar: tqdm) -> None:
         """One pass over the training images, then a record of where the network stands."""
@@ -183,9 +191,13 @@ class Run:
 
     def end_step(self, loss: Tensor, term: Tensor, images: int) -> None:
         """Count a batch's mean loss and the penalty beside it."""
+        self.count(loss * images, term, images)
+
+    def count(self, loss_sum: Tensor, term_sum: Tensor, images: int) -> None:
+        """Count the losses of so many images, and the penalties beside them, as their sums."""
         self._images += images
-        self._loss_sum += loss * images
-        self._term_sum += term
+        self._loss_sum += loss_sum
+        self._term_sum += term_sum
 
     def end_epoch(self) -> None:
         """Record where the network stands; raise `FloatingPointError` if its loss is not finite."""

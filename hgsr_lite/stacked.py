@@ -18,6 +18,12 @@ from hgsr_lite.penalties import Penalty
 _ORDER = {"feature": (0, 2, 1, 3), "neuron": (0, 1, 2, 3)}  # of a kernel stack: groups first, kernels next
 
 
+def send(numbers: list, device: torch.device) -> Tensor:
+    """A small table of numbers, on its way to a device without waiting for all that this still has to do."""
+    table = torch.tensor(numbers)
+    return (table.pin_memory() if device.type == "cuda" else table).to(device, non_blocking=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Bucket:
     """The layers whose kernels have the same number of elements: which ones, and how long each group is.

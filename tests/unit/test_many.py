@@ -10,10 +10,12 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hgsr_lite as hg
 import hgsr_lite.regularizer
 from hgsr_lite import FitConfig, fit_many
+from hgsr_lite.augment import one_look
 from hgsr_lite.backends import Plan
 from hgsr_lite.lockstep import Lockstep
 from hgsr_lite.processes import in_processes
@@ -82,6 +84,42 @@ def test_proximal_steps_in_lockstep_are_those_of_each_network_alone(digits):
 def test_without_a_compiler_networks_of_one_penalty_are_penalised_together(digits, monkeypatch):
     monkeypatch.setattr(hgsr_lite.regularizer, "make_plan", lambda *_: Plan())
     assert largest_difference(*first_steps(digits, CONFIGS, Settings(epochs=2))) < 2e-6
+
+
+class _Counter(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.count += 1
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("l1_mix", [0.0, 0.3])
+def test_an_epoch_in_lockstep_takes_as_many_operators_for_many_networks_as_for_two(
+    digits, monkeypatch, l1_mix
+):
+    monkeypatch.setattr(hgsr_lite.regularizer, "make_plan", lambda *_: Plan())
+    monkeypatch.setattr(Run, "end_epoch", lambda run: None)  # what is recorded of each network is extra
+    settings, counts = Settings(epochs=1, augment=True, batch_size=256), []
+    for networks in (2, 9):
+        configs = [
+            FitConfig("hsq_gl12", strength=1e-4, l1_mix=l1_mix, warmup=0.5, seed=n) for n in range(networks)
+        ]
+        nets = [hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=n) for n in range(networks)]
+        runs = [
+            Run(net, digits, config.regularizer(net), settings)
+            for net, config in zip(nets, configs, strict=True)
+        ]
+        with Lockstep(runs) as together:
+            for run in runs:
+                run.start_epoch()
+            looks = list(zip(*(run.looks() for run in runs), strict=True))
+            with _Counter() as counter:
+                for step in looks:
+                    images, labels = runs[0].show(one_look(step))
+                    together.step(*(part.unflatten(0, (networks, -1)) for part in (images, labels)))
+            counts.append(counter.count)
+    assert counts[0] == counts[1]
 
 
 def test_networks_with_shortcuts_run_in_lockstep(digits):
