@@ -26,6 +26,7 @@ import hgsr_lite as hg
 from benchmarks.measurements import (
     DEVICE,
     GROUP_PENALTIES,
+    MANY,
     NETWORKS,
     Row,
     epoch_rows,
@@ -51,7 +52,7 @@ def measure(quick: bool) -> pd.DataFrame:
         (step_rows, (10 if quick else 60,)),
         (pipeline_rows, (1280 if quick else 12800, 3 if quick else 5)),
         (epoch_rows, (512 if quick else 5120, 2 if quick else 5)),
-        (many_rows, (2, 2, 1) if quick else (6, 20, 3)),
+        (many_rows, (2, 2, 1) if quick else (MANY, 20, 3)),
         (size_rows, ((10**4, 10**5, 10**6) if quick else (10**4, 10**5, 10**6, 10**7, 10**8), 3)),
     ]
     rows = [row for job, arguments in tqdm(jobs, desc="benchmark") for row in job(*arguments)]

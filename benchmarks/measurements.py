@@ -19,9 +19,13 @@ from benchmarks.textbook import textbook_model_penalty
 from hgsr_lite.augment import augmented_batches
 from hgsr_lite.data import find_device
 from hgsr_lite.run import Run, Settings
+from hgsr_lite.stacked import buckets, stacked_gradient_
 
 DEVICE = find_device(None)
 """A CUDA GPU where there is one, else the CPU."""
+
+MANY = 64 if DEVICE.type == "cuda" else 6
+"""Networks trained together: on a GPU as many as keep it busy."""
 
 GROUP_PENALTIES = [key for key in hg.PENALTIES if key not in ("l1", "l2")]
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -90,12 +94,22 @@ def penalty_rows(network: str, key: str, grouping: str, rounds: int) -> list[Row
         "prox_": lambda: reg.prox_(1.0),
         "floor": floor,
     }
+    if DEVICE.type == "cuda":
+        variants["layers stacked"] = _stacked(reg)
     seconds = interleaved(variants, rounds)
     agreement = agreement_of(model, reg, key, grouping)
     return rows_of(
         "penalty", seconds, "textbook autograd", network=network, penalty=key, grouping=grouping,
         backend=reg.backend, agreement=agreement,
     )  # fmt: skip
+
+
+def _stacked(reg: hg.Regularizer) -> Callable[[], torch.Tensor]:
+    """What `add_gradient_` takes on a GPU where Triton cannot be had."""
+    weights, layouts = [layer.weight for layer in reg.layers], [layer.layout for layer in reg.layers]
+    tables = buckets(weights, layouts, reg.penalty.grouping)
+    gradients = [weight.grad for weight in weights]
+    return lambda: stacked_gradient_(reg.penalty, weights, layouts, tables, gradients, 1e-9)
 
 
 def agreement_of(model: nn.Module, reg: hg.Regularizer, key: str, grouping: str) -> float:
@@ -169,15 +183,16 @@ class _Transformed(TensorDataset):
         return self.transform(image), label
 
 
-def _loader(data: hg.Data) -> DataLoader:
+def transformed_loader(data: hg.Data, batch_size: int = 128) -> DataLoader:
+    """The training images as a tutorial would feed them: cropped and flipped one by one, in two workers."""
     pictures = _Transformed(data.train.images.cpu(), data.train.labels.cpu())
-    return DataLoader(pictures, batch_size=128, shuffle=True, num_workers=2, persistent_workers=True)
+    return DataLoader(pictures, batch_size, shuffle=True, num_workers=2, persistent_workers=True)
 
 
 def pipeline_rows(images: int, rounds: int) -> list[Row]:
     """An epoch of crop and flip: whole tensors at once, against transforms in a 2-worker DataLoader."""
     data = random_images(images)
-    loader = _loader(data)
+    loader = transformed_loader(data)
     variants = {
         "DataLoader, 2 workers": lambda: [batch.to(DEVICE) for batch, _ in loader],
         "batched tensors": lambda: [None for _ in augmented_batches(data.train, 128)],
@@ -188,7 +203,7 @@ def pipeline_rows(images: int, rounds: int) -> list[Row]:
 def epoch_rows(images: int, rounds: int) -> list[Row]:
     """An epoch of training with crop, flip and penalty: `fit`'s loop against a DataLoader's."""
     data = random_images(images)
-    loader = _loader(data)
+    loader = transformed_loader(data)
     theirs = _new_run(data, Settings(), None)
 
     def from_loader() -> None:
@@ -213,23 +228,25 @@ def epoch_rows(images: int, rounds: int) -> list[Row]:
 
 
 def many_rows(networks: int, steps: int, rounds: int) -> list[Row]:
-    """Several narrow AlexNets, some steps each: one after the other, in processes, in lockstep."""
+    """Some steps of one narrow AlexNet, and of several: one after the other, in processes, in lockstep."""
     data = random_images(128 * steps)
     configs = [hg.FitConfig("hsq_gl12", strength=1e-6, seed=seed) for seed in range(networks)]
     ways = ["loop", "lockstep"] + ["processes"] * (DEVICE.type == "cpu")
     losses: dict[str, list[float]] = {}
 
-    def fit_in(way: str) -> Callable[[], None]:
+    def fit_in(name: str, way: str, count: int) -> Callable[[], None]:
         def run() -> None:
-            fitted = hg.fit_many(configs, data, way=way, epochs=1, progress=False)
-            losses[way] = [one.history.records[0]["training loss"] for one in fitted]
+            fitted = hg.fit_many(configs[:count], data, way=way, epochs=1, progress=False)
+            losses[name] = np.array([one.history.records[0]["training loss"] for one in fitted])
 
         return run
 
-    seconds = interleaved({way: fit_in(way) for way in ways}, rounds)
-    rows = rows_of("many networks", seconds, "loop", networks=networks)
+    variants = {"one network": fit_in("one network", "loop", 1)}
+    variants |= {way: fit_in(way, way, networks) for way in ways}
+    rows = rows_of("many networks", interleaved(variants, rounds), "loop", networks=networks)
     for row in rows:
-        row["agreement"] = float(np.abs(np.subtract(losses[row["variant"]], losses["loop"])).max())
+        found = losses[row["variant"]]
+        row["agreement"] = float(np.abs(found - losses["loop"][: len(found)]).max())
     return rows
 
 

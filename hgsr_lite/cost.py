@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from hgsr_lite.evaluate import eval_mode
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ def macs(model: nn.Module, example_input: Tensor) -> int:
     """Multiply-accumulates of the convolutions and matrix products for one image.
 
     Counted from the operations that really run; batch norms, activations, pooling and biases are left
-    out, as is usual.
+    out, as is usual. The model is asked in eval mode, and left as it was.
 
     >>> macs(nn.Conv2d(3, 8, 3), torch.ones(5, 3, 10, 10)) == 3 * 8 * 9 * 8 * 8
     True
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), eval_mode(model), FlopCounterMode(display=False) as counter:
         model(example_input)
     return counter.get_total_flops() // 2 // len(example_input)
 
@@ -46,14 +49,16 @@ def macs(model: nn.Module, example_input: Tensor) -> int:
 def latency(models: dict[str, nn.Module], example_input: Tensor, repeats: int = 20) -> dict[str, float]:
     """Seconds for one forward pass of each model on this example, the median of `repeats` runs.
 
-    The models take turns, so that a machine that slows down slows them all; the first two rounds warm up
-    and do not count. With `repeats=0` nothing runs and every time is NaN.
+    The models are in eval mode meanwhile. They take turns, so that a machine that slows down slows them
+    all; the first two rounds warm up and do not count. With `repeats=0` nothing runs and every time is NaN.
 
     >>> sorted(latency({"net": nn.Linear(2, 2)}, torch.ones(1, 2), repeats=3))
     ['net']
     """
     times: dict[str, list[float]] = {name: [] for name in models}
-    with torch.inference_mode():
+    with torch.inference_mode(), ExitStack() as modes:
+        for model in models.values():
+            modes.enter_context(eval_mode(model))
         for _ in range(repeats + 2 if repeats else 0):
             for name, model in models.items():
                 _wait_for(example_input)

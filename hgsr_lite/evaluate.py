@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -15,6 +17,26 @@ from hgsr_lite.sparsity import sparsity, zero_below_
 _BATCH = 1000
 
 
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """A model in eval mode for a while; then each of its modules is in the mode it was in before.
+
+    >>> model = nn.Sequential(nn.BatchNorm2d(3).eval(), nn.Dropout())
+    >>> with eval_mode(model):
+    ...     [part.training for part in model]
+    [False, False]
+    >>> [part.training for part in model]
+    [False, True]
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, split: Split) -> float:
     """Share of a split's images that the model, in eval mode, names rightly, 0 to 1."""
@@ -23,15 +45,13 @@ def accuracy(model: nn.Module, split: Split) -> float:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, split: Split) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy in eval mode; the model's mode is put back."""
-    was_training = model.training
-    model.eval()
+    """Mean cross-entropy (nats) and accuracy in eval mode; the modes of its modules are put back."""
     loss, right = 0.0, 0
-    for images, labels in zip(split.images.split(_BATCH), split.labels.split(_BATCH), strict=True):
-        scores = model(images)
-        loss += cross_entropy(scores, labels, reduction="sum").item()
-        right += int((scores.argmax(1) == labels).sum())
-    model.train(was_training)
+    with eval_mode(model):
+        for images, labels in zip(split.images.split(_BATCH), split.labels.split(_BATCH), strict=True):
+            scores = model(images)
+            loss += cross_entropy(scores, labels, reduction="sum").item()
+            right += int((scores.argmax(1) == labels).sum())
     return loss / len(split.labels), right / len(split.labels)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ AUTHORS_EXCLUDE = ("downsample",)
 """The authors leave a residual network's 1x1 shortcuts out; harmless where a model has none."""
 
 _L1 = Penalty("l1")
+_DTYPE_OF = attrgetter("dtype")
 _LOG = logging.getLogger(__name__)
 
 
@@ -73,7 +75,7 @@ class Regularizer:
             raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
         self._model = model
         self._form: list = []
-        self._strides: list[tuple[int, ...]] = []
+        self._stored: list = []
         self._made = Plan()
 
     @staticmethod
@@ -129,7 +131,7 @@ class Regularizer:
         weights = self._own_weights()
         gradients = [_new_gradient(w) if (grad := w.grad) is None else grad for w in weights]
         plan = self._plan(weights)
-        if plan.add_gradient is None or [*map(Tensor.stride, gradients)] != self._strides:
+        if plan.add_gradient is None or _stored_as(gradients) != self._stored:
             return self._add_plain_gradient_(*self.strengths())
         return plan.add_gradient(gradients, *self.strengths())
 
@@ -194,17 +196,17 @@ class Regularizer:
     def _plan(self, weights: list[Tensor]) -> Plan:
         """What `backend` says, ready to be called; made anew when a weight moves or changes its form."""
         # Every microsecond here is one of each training step: plain lists, made without a loop in Python.
-        strides = [*map(Tensor.stride, weights)]
-        form = [self.penalty, [*map(Tensor.data_ptr, weights)], [*map(Tensor.size, weights)], strides]
+        stored = _stored_as(weights)
+        form = [self.penalty, [*map(Tensor.data_ptr, weights)], [*map(Tensor.size, weights)], stored]
         if form != self._form:
-            self._form, self._strides = form, strides
+            self._form, self._stored = form, stored
             self._made = make_plan(self.penalty, self.layers)
             _LOG.info("penalty: %s version", self._made.backend)
         return self._made
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes a plan of its own: this one's acts on this one's weights."""
-        return {**self.__dict__, "_form": [], "_strides": [], "_made": Plan()}
+        return {**self.__dict__, "_form": [], "_stored": [], "_made": Plan()}
 
     def calibrate_(
         self,
@@ -270,6 +272,11 @@ def _check_share(name: str, share: float) -> float:
     if not (isinstance(share, int | float) and 0 <= share <= 1):
         raise ValueError(f"{name} {share!r} is outside 0..1: it is a share, 0 for none and 1 for all")
     return float(share)
+
+
+def _stored_as(tensors: list[Tensor]) -> list:
+    """The strides and dtypes: fast versions write to gradients as to memory that looks like the weights'."""
+    return [[*map(Tensor.stride, tensors)], [*map(_DTYPE_OF, tensors)]]
 
 
 def _new_gradient(weight: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from hgsr_lite.splits import check_count
 
 OPTIMIZERS = ("sgd", "adam")
 _CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
+_FEW_EPOCHS = 3  # in fewer, a network may well have learnt nothing yet
 
 
 @dataclass(frozen=True)
@@ -268,8 +269,9 @@ class Run:
         """Say at once when a layer, or the network, has died; not at the end of the run."""
         if self.regularizer is None:
             return
+        chance = _CHANCE * math.log(self.data.num_classes)
+        at_chance = loss > chance
         empty = [layer.name for layer in report.layers if layer.below_tolerance == layer.weights]
-        at_chance = loss > _CHANCE * math.log(self.data.num_classes)
         for name in empty:
             state = (
                 "and the loss is at chance: the network is dead"
@@ -280,6 +282,10 @@ class Run:
                 )
             )
             self._warn(name + str(at_chance), f"every weight of layer {name!r} is below tolerance, {state}")
+        had_learnt = any(record["training loss"] <= chance for record in self.history.records)
+        at_the_end = self.epoch == self.settings.epochs >= _FEW_EPOCHS
+        if at_chance and not empty and (had_learnt or at_the_end):
+            self._warn("chance", "the loss is at chance, though no layer is below tolerance as a whole")
 
     def _warn(self, once: str, what: str) -> None:
         if once in self._warned:

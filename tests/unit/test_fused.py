@@ -106,6 +106,15 @@ def test_a_gradient_stored_in_another_order_goes_the_plain_way():
     assert torch.allclose(model[0].weight.grad, twin[0].weight.grad, rtol=1e-5)
 
 
+def test_a_gradient_of_another_dtype_goes_the_plain_way():
+    model = nn.Conv2d(4, 4, 3)
+    model.weight.grad_dtype = torch.bfloat16
+    model.weight.grad = torch.zeros_like(model.weight, dtype=torch.bfloat16)
+    Regularizer(model, "es", strength=1.0).add_gradient_()
+    expected = Penalty("es").gradient(model.weight)
+    assert torch.allclose(model.weight.grad.float(), expected, rtol=1e-2)
+
+
 @pytest.mark.parametrize("columns", [1, 7, 8, 9, 16, 23])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("key", ["es", "hsq_gl12", "gl"])

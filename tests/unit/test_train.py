@@ -282,6 +282,23 @@ def test_a_network_that_dies_is_reported_while_training(data):
     assert history.test.accuracy < 0.2
 
 
+@pytest.mark.parametrize("warmup", [0.0, 1.0])
+def test_a_network_whose_weights_swing_above_the_tolerance_at_chance_is_noticed(data, warmup):
+    model = plain_network()
+    reg = hg.Regularizer(model, "l1", strength=3.0, warmup=warmup)  # each step overshoots zero by far
+    message = "the loss is at chance, though no layer is below tolerance as a whole. Lower the strength"
+    with pytest.warns(RuntimeWarning, match=message):
+        history = hg.fit(model, data, reg, epochs=6, lr=0.1, batch_size=32, momentum=0.0, progress=False)
+    assert history.records[-1]["below tolerance"] < 1
+
+
+def test_a_short_run_that_has_not_learnt_yet_is_not_blamed_on_the_penalty(data, recwarn):
+    model = new_model()
+    reg = hg.Regularizer(model, "gl", strength=1e-6)
+    hg.fit(model, data, reg, epochs=1, lr=1e-6, batch_size=32, progress=False)
+    assert not [one for one in recwarn if "chance" in str(one.message)]
+
+
 class Interrupting(nn.Module):
     """A network whose reader presses Ctrl-C in the third epoch."""
 
