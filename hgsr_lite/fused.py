@@ -11,6 +11,7 @@ groupings, grouped and transposed convolutions and linear layers.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numba import carray, njit, prange, types
+from numba import carray, get_num_threads, njit, prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -62,25 +63,44 @@ def layer_rows(weights: list[Tensor], layouts: list[Layout], grouping: str) -> n
     return np.array(rows, dtype=np.int64)
 
 
-def block_rows(layers: np.ndarray) -> np.ndarray:
-    """The work list: `(layer, convolution group, first group, end)`, about as many weights each as is good.
+def block_rows(layers: np.ndarray, threads: int) -> np.ndarray:
+    """The work list: `(layer, convolution group, first group, end)`, an equal stretch for each thread.
 
-    Ordered so that a list cut into equal pieces gives each thread about the same work.
+    Empty blocks fill the stretches up.
     """
-    blocks = []
+    share = math.ceil(layers[:, :4].prod(1).sum() / threads)
+    blocks = []  # with their numbers of weights before them
     for index, (conv_groups, groups, kernels, elements, _, s_group, s_kernel, *_) in enumerate(
         layers.tolist()
     ):
-        size = _STREAMED_BLOCK if s_group < s_kernel else _BLOCK
-        step = max(1, size // (kernels * elements))
-        blocks += [
-            (index, conv_group, first, min(first + step, groups))
-            for conv_group in range(conv_groups)
-            for first in range(0, groups, step)
-        ]
-    sizes = [(end - first) * layers[index, 2] * layers[index, 3] for index, _, first, end in blocks]
-    by_size = [blocks[b] for b in np.argsort(sizes)[::-1]]
-    return np.array(by_size[0::2] + by_size[1::2][::-1], dtype=np.int64)
+        streamed = s_group < s_kernel
+        most = min(_STREAMED_BLOCK, share) if streamed else _BLOCK
+        pieces = math.ceil(groups * kernels * elements / most)
+        whole = fused_tile.KERNELS if streamed else 1  # groups side by side make up tiles
+        step = whole * math.ceil(groups / pieces / whole)
+        for conv_group in range(conv_groups):
+            for first in range(0, groups, step):
+                end = min(first + step, groups)
+                blocks.append(((end - first) * kernels * elements, (index, conv_group, first, end)))
+    stretches = _share_out(blocks, threads)
+    longest = max(map(len, stretches))
+    filled = [stretch + [(0, 0, 0, 0)] * (longest - len(stretch)) for stretch in stretches]
+    return np.array(filled, dtype=np.int64).reshape(-1, 4)
+
+
+def _share_out(blocks: list[tuple[int, tuple]], threads: int) -> list[list[tuple]]:
+    """The largest block first, each to the thread that has least to do so far.
+
+    >>> _share_out([(4, ("a",)), (3, ("b",)), (2, ("c",)), (2, ("d",))], threads=2)
+    [[('a',), ('d',)], [('b',), ('c',)]]
+    """
+    stretches: list[list[tuple]] = [[] for _ in range(threads)]
+    loads = [0] * threads
+    for size, block in sorted(blocks, key=lambda sized: sized[0], reverse=True):
+        thread = loads.index(min(loads))
+        stretches[thread].append(block)
+        loads[thread] += size
+    return stretches
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +147,7 @@ def compiled_work(weights: list[Tensor], layouts: list[Layout], grouping: str) -
         [weight.detach() for weight in weights],
         addresses_of(weights),
         rows,
-        block_rows(rows),
+        block_rows(rows, get_num_threads()),
         np.zeros(1, DTYPES[dtype]),
         sum(weight.numel() for weight in weights),
     )
@@ -150,6 +170,8 @@ def _walk_of(mark: int) -> Callable:
         values = np.zeros(len(blocks) + 0 * mark)
         for b in prange(len(blocks)):
             layer, conv_group, first, end = blocks[b]
+            if first == end:
+                continue
             _, _, kernels, elements, s_conv, s_group, s_kernel, _, _ = layers[layer]
             groups = end - first
             by_kernel = s_group < s_kernel or (kernels == 1 and s_group == elements)

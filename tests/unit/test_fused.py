@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from hgsr_lite import GROUPINGS, PENALTIES, Layout, Penalty, Regularizer
-from hgsr_lite.fused import compiled_work, fused_gradient_
+from hgsr_lite.fused import block_rows, compiled_work, fused_gradient_
 
 LAYERS = {
     (9, 7, 3, 3): Layout(),
@@ -69,16 +73,51 @@ def test_large_layers_cut_into_blocks_for_several_threads_agree_too(key, groupin
         assert (gradient - plain).norm() <= 1e-6 * plain.norm()
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("grouping", GROUPINGS)
-def test_the_blocks_hold_every_group_once(grouping):
-    weights = [*weights_of(torch.float32), torch.zeros(512, 512, 3, 3)]
-    work = compiled_work(weights, [*LAYERS.values(), Layout()], grouping)
+def test_the_blocks_hold_every_group_once_in_equal_stretches(grouping, threads):
+    weights = [*weights_of(torch.float32), torch.randn(512, 512, 3, 3), torch.randn(64, 200, 3, 3)]
+    layouts = [*LAYERS.values(), Layout(), Layout()]
+    work = compiled_work(weights, layouts, grouping)
+    blocks = block_rows(work.layers, threads)
     seen = [
         (layer, conv_group, group)
-        for layer, conv_group, first, end in work.blocks.tolist()
+        for layer, conv_group, first, end in blocks.tolist()
         for group in range(first, end)
     ]
     assert len(seen) == len(set(seen)) == sum(row[0] * row[1] for row in work.layers.tolist())
+    work_of = (blocks[:, 3] - blocks[:, 2]) * work.layers[blocks[:, 0], 2] * work.layers[blocks[:, 0], 3]
+    stretches = work_of.reshape(threads, -1).sum(1)
+    assert stretches.max() <= 1.2 * work_of.sum() / threads
+    gradients = [[torch.zeros_like(weight) for weight in weights] for _ in range(2)]
+    for one, part in zip(gradients, (work, dataclasses.replace(work, blocks=blocks)), strict=True):
+        fused_gradient_(Penalty("hsq_gl12", grouping), part, one, 1.0)
+    assert all(torch.allclose(*pair, rtol=1e-6) for pair in zip(*gradients, strict=True))
+
+
+TWO_THREADS = """
+import torch, hgsr_lite as hg
+torch.set_num_threads(2)
+for grouping in hg.GROUPINGS:
+    for key in ("es", "hsq_gl12", "gl"):
+        model = hg.build_model("vgg11", in_channels=3, num_classes=10, seed=0)
+        reg = hg.Regularizer(model, key, grouping=grouping, strength=1.0)
+        value = reg.add_gradient_()
+        assert reg.backend == "compiled"
+        assert abs(value.item() - reg().item()) <= 1e-5 * value.item()
+        for layer in reg.layers:
+            expected = reg.penalty.gradient(layer.weight)
+            assert (layer.weight.grad - expected).norm() <= 1e-6 * expected.norm()
+print("agree")
+"""
+
+
+def test_two_threads_agree_with_the_plain_formula():
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_THREADS], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.stdout.split() == ["agree"], done.stderr[-2000:]
 
 
 def test_what_the_compiled_loop_cannot_take_goes_the_plain_way():
