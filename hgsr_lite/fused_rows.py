@@ -9,14 +9,20 @@ from hgsr_lite.fused_tile import ELEMENTS, KERNELS, add_l1_tile, add_l2_tile, su
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # not "nnan": a NaN weight must stay visible
 
-# Kernels of 3x3 go by tiles. Measured, for the others: short loops over a kernel's elements are fastest with
-# their length left open, and with the sign as arithmetic: a branch on a random sign costs more than the rest.
+# Kernels of 3x3 go by tiles, those of one number by plain loops. Measured, for the others: short loops over a
+# kernel's elements are fastest with their length left open, and with the sign as arithmetic: a branch on a
+# random sign costs more than the rest.
 
 
 @njit(fastmath=FAST)
 def row_norms(weight, norm, norms, ahead):
     """Write the norms of one row's kernels, `(columns, elements)`; `ahead` bytes on lies the next row."""
     columns, elements = weight.shape
+    if elements == 1:
+        numbers = weight.reshape(-1)
+        for column in range(columns):
+            norms[column] = abs(numbers[column])
+        return
     done = sum_tiles(weight, norms, norm, ahead) if elements == ELEMENTS else 0
     for column in range(done, columns):
         total = weight.dtype.type(0)
@@ -54,7 +60,11 @@ def add_row(weight, gradient, coefficients, norm, l1_scale, ahead):
     if norm == 1:
         for column in range(columns):
             coefficients[column] += l1
-    done = add_tiles(weight, gradient, coefficients, norm, ahead) if elements == ELEMENTS else 0
+    weights, gradients = weight.reshape(-1), gradient.reshape(-1)
+    if elements == 1:
+        done = add_numbers(weights, gradients, coefficients, norm)
+    else:
+        done = add_tiles(weight, gradient, coefficients, norm, ahead) if elements == ELEMENTS else 0
     if norm == 1:
         for column in range(done, columns):
             for element in range(elements):
@@ -65,13 +75,26 @@ def add_row(weight, gradient, coefficients, norm, l1_scale, ahead):
             for element in range(elements):
                 gradient[column, element] += coefficients[column] * weight[column, element]
     if l1 != 0:
-        weights, gradients = weight.reshape(-1), gradient.reshape(-1)
         for at in range(weights.size):
             total += abs(weights[at])
         if norm != 1:
             for at in range(weights.size):
                 gradients[at] += l1 * (real(weights[at] > 0) - real(weights[at] < 0))
     return total
+
+
+@njit(fastmath=FAST)
+def add_numbers(weights, gradients, coefficients, norm):
+    """Add the gradient of kernels of one number; return how many that were."""
+    real = weights.dtype.type
+    if norm == 1:
+        for at in range(weights.size):
+            w = weights[at]
+            gradients[at] += coefficients[at] * (real(w > 0) - real(w < 0))
+    else:
+        for at in range(weights.size):
+            gradients[at] += coefficients[at] * weights[at]
+    return weights.size
 
 
 @njit(fastmath=FAST)
