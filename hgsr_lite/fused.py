@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numba import carray, get_num_threads, njit, prange, types
+from numba import carray, config, get_num_threads, njit, prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -147,7 +147,7 @@ def compiled_work(weights: list[Tensor], layouts: list[Layout], grouping: str) -
         [weight.detach() for weight in weights],
         addresses_of(weights),
         rows,
-        block_rows(rows, get_num_threads()),
+        block_rows(rows, config.NUMBA_NUM_THREADS),
         np.zeros(1, DTYPES[dtype]),
         sum(weight.numel() for weight in weights),
     )
@@ -210,7 +210,17 @@ def _walk_of(mark: int) -> Callable:
 
 
 @cache
+def start_threads() -> None:
+    """Start numba's threads. Left to itself, that would give PyTorch as many, whatever it was told."""
+    threads = torch.get_num_threads()
+    get_num_threads()
+    torch.set_num_threads(threads)
+
+
+@cache
 def _compiled_walk(parallel: bool) -> Callable:
+    if parallel:
+        start_threads()
     # Numba's cache itself looks at this file only.
     sources = b"".join(Path(source.__file__).read_bytes() for source in (fused_rows, fused_tile))
     return njit(cache=True, fastmath=FAST, parallel=parallel)(_walk_of(zlib.crc32(sources) + parallel))

@@ -10,6 +10,8 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from hgsr_lite.fused import start_threads
+
 DTYPES = {torch.float32, torch.float64}
 """The dtypes that this loop takes; the others go the way of lookups."""
 _PARALLEL_FROM = 1 << 17  # pixels: below this, waking a second thread costs more than it saves
@@ -30,6 +32,8 @@ def fused_windows(
 
 @cache
 def _compiled_copy(parallel: bool) -> Callable:
+    if parallel:
+        start_threads()
     return njit(cache=True, parallel=parallel)(_copy_of(parallel))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numba import carray, njit, prange
 
 from hgsr_lite import fused, fused_half_groups, fused_half_thresholds, fused_thresholds
-from hgsr_lite.fused import CompiledWork, _pointer
+from hgsr_lite.fused import CompiledWork, _pointer, start_threads
 from hgsr_lite.fused_half_groups import rooted_half, squared_half
 from hgsr_lite.fused_half_thresholds import half_one
 from hgsr_lite.fused_thresholds import COMPILE, exclusive_one, rooted_exclusive, squared_exclusive
@@ -162,6 +162,8 @@ def _walk_of(key: str, fingerprint: int) -> Callable:
 
 @cache
 def _compiled_walk(key: str, parallel: bool) -> Callable:
+    if parallel:
+        start_threads()
     return njit(cache=True, parallel=parallel, **COMPILE)(_walk_of(key, _fingerprint() + parallel))
 
 

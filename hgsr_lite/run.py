@@ -26,7 +26,6 @@ from hgsr_lite.splits import check_count
 
 OPTIMIZERS = ("sgd", "adam")
 _CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
-_FEW_EPOCHS = 3  # in fewer, a network may well have learnt nothing yet
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,7 @@ class Run:
             }
         )
         self.history.take_snapshot(self.model, self.epoch, self.settings.epochs)
-        self._guard(report, loss)
+        self._guard(report, loss, term)
 
     def diverged(self, loss: float, term: float) -> FloatingPointError:
         """The error of a run whose loss or weights are no longer finite, with the history so far."""
@@ -265,7 +264,7 @@ class Run:
         error.history = self.history
         return error
 
-    def _guard(self, report: SparsityReport, loss: float) -> None:
+    def _guard(self, report: SparsityReport, loss: float, term: float) -> None:
         """Say at once when a layer, or the network, has died; not at the end of the run."""
         if self.regularizer is None:
             return
@@ -283,8 +282,8 @@ class Run:
             )
             self._warn(name + str(at_chance), f"every weight of layer {name!r} is below tolerance, {state}")
         had_learnt = any(record["training loss"] <= chance for record in self.history.records)
-        at_the_end = self.epoch == self.settings.epochs >= _FEW_EPOCHS
-        if at_chance and not empty and (had_learnt or at_the_end):
+        settled = had_learnt or self.epoch == self.settings.epochs  # before, it may just not have learnt yet
+        if at_chance and term > loss and settled and not empty:
             self._warn("chance", "the loss is at chance, though no layer is below tolerance as a whole")
 
     def _warn(self, once: str, what: str) -> None:

@@ -110,6 +110,17 @@ for grouping in hg.GROUPINGS:
             assert (layer.weight.grad - expected).norm() <= 1e-6 * expected.norm()
 print("agree")
 """
+THREADS = """
+import torch, hgsr_lite as hg
+from hgsr_lite.augment import random_crop
+torch.set_num_threads({threads})
+reg = hg.Regularizer(torch.nn.Conv2d(130, 130, 3), "gl", strength=1e-3)
+reg.add_gradient_()
+print(torch.get_num_threads())
+reg.prox_(0.1)
+random_crop(torch.zeros(100, 3, 32, 32))
+print(torch.get_num_threads())
+"""
 
 
 def test_two_threads_agree_with_the_plain_formula():
@@ -118,6 +129,16 @@ def test_two_threads_agree_with_the_plain_formula():
         [sys.executable, "-c", TWO_THREADS], env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.stdout.split() == ["agree"], done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_compiled_loops_leave_pytorch_the_threads_it_was_given(threads):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS.format(threads=threads)],
+        env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(threads)] * 2, done.stderr[-2000:]
 
 
 def test_what_the_compiled_loop_cannot_take_goes_the_plain_way():
