@@ -26,6 +26,7 @@ from hgsr_lite.splits import check_count
 
 OPTIMIZERS = ("sgd", "adam")
 _CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
+_FEW_STEPS = 50  # in fewer, a network may well have learnt nothing yet
 
 
 @dataclass(frozen=True)
@@ -282,8 +283,8 @@ class Run:
             )
             self._warn(name + str(at_chance), f"every weight of layer {name!r} is below tolerance, {state}")
         had_learnt = any(record["training loss"] <= chance for record in self.history.records)
-        settled = had_learnt or self.epoch == self.settings.epochs  # before, it may just not have learnt yet
-        if at_chance and term > loss and settled and not empty:
+        should_have = self.epoch == self.settings.epochs and self.epoch * self.steps >= _FEW_STEPS
+        if at_chance and term > loss and (had_learnt or should_have) and not empty:
             self._warn("chance", "the loss is at chance, though no layer is below tolerance as a whole")
 
     def _warn(self, once: str, what: str) -> None:

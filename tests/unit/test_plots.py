@@ -18,7 +18,7 @@ def run():
     data = hg.load_data("digits", device="cpu", limit=100)
     model = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
     reg = hg.Regularizer(model, "hsq_gl12", strength=1e-4)
-    return model, hg.fit(model, data, reg, epochs=3, lr=0.05, progress=False)
+    return model, hg.fit(model, data, reg, epochs=3, progress=False)
 
 
 def test_maps_side_by_side_share_one_scale_and_show_rows_as_outputs(run):
