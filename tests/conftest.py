@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from PIL import Image
 if not torch.cuda.is_available():
     # Triton's kernels then run in its interpreter; it asks for this once, when it is first imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A job started in the background ignores Ctrl-C, and so would all that it starts; some tests send one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
