@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import hgsr_lite as hg
 import hgsr_lite.regularizer
-from hgsr_lite import FitConfig, fit_many
+from hgsr_lite import FitConfig, fit_many, many
 from hgsr_lite.augment import one_look
 from hgsr_lite.backends import Plan
 from hgsr_lite.lockstep import Lockstep
@@ -210,9 +210,17 @@ def test_the_fastest_way_is_taken_where_a_trial_pays(digits, caplog):
     assert {one.way for one in fitted} == {min(estimates, key=estimates.get)}
 
 
-def test_an_interrupted_loop_returns_the_networks_that_are_finished(digits):
+def test_an_interrupted_loop_returns_the_networks_that_are_finished(digits, monkeypatch):
     configs = [FitConfig("gl", strength=1e-4, seed=seed) for seed in range(500)]
-    threading.Timer(4.0, _thread.interrupt_main).start()
+    fit_one, started = many._fit_one, []
+
+    def fit_and_interrupt_the_third(*arguments):
+        started.append(arguments)
+        if len(started) == 3:
+            threading.Timer(0.02, _thread.interrupt_main).start()
+        return fit_one(*arguments)
+
+    monkeypatch.setattr(many, "_fit_one", fit_and_interrupt_the_third)
     fitted = fit_many(configs, digits, model="digits_cnn", width=0.25, epochs=2, way="loop", progress=False)
     assert 0 < len(fitted) < len(configs)
     assert [one.config for one in fitted] == configs[: len(fitted)]
