@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 import hgsr_lite as hg
-from benchmarks.measurements import transformed_loader
+from benchmarks.measurements import Row, transformed_loader
 from hgsr_lite.evaluate import test_result
 from hgsr_lite.history import TestResult
 from hgsr_lite.plots import confidence_half_width
@@ -29,8 +29,6 @@ SEEDS = (0, 1, 2, 3, 4)
 IMAGES = 10_000
 STRENGTH = 1e-5
 TRAINING = {"epochs": 8, "lr": 0.02, "batch_size": 64, "augment": True}
-
-Row = dict[str, object]
 
 
 def dataloader_loop(data: hg.Data, seed: int) -> TestResult:

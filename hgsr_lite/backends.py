@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -59,20 +60,29 @@ def plan_for_gpu(penalty: Penalty, weights: list[Tensor], layouts: list[Layout])
         table = launch_table(weights, layouts, penalty.grouping)
         if table is not None:
             launched = partial(launched_gradient_, penalty, table)
-            if _same_numbers(launched, stacked, weights):
+            distance = _distance(launched, stacked, weights)
+            if distance <= 1e-5:
                 return Plan("triton", launched)
-            _LOG.warning("penalty: Triton's numbers are wrong on this machine; please report that")
+            if math.isfinite(distance):
+                _LOG.warning("penalty: Triton's numbers are wrong on this machine; please report that")
     except Exception as error:  # no Triton, no C compiler, a GPU that Triton does not know: all are answered
         _LOG.info("penalty: not in one launch (%s: %s)", type(error).__name__, error)
     return Plan("stacked", stacked)
 
 
-def _same_numbers(one: Callable, other: Callable, weights: list[Tensor]) -> bool:
-    """Whether two versions agree on these weights: a compiler for GPUs is trusted once it was checked."""
+def _distance(one: Callable, other: Callable, weights: list[Tensor]) -> float:
+    """How far two versions are apart on these weights, relative; NaN where the second is not finite.
+
+    A compiler for GPUs is trusted once it was checked.
+    """
     results = []
     for add_gradient in (one, other):
         gradients = [torch.zeros_like(weight) for weight in weights]
         value = add_gradient(gradients, 1.0, 0.5)
         results.append(torch.cat([value.view(1), *(gradient.flatten() for gradient in gradients)]))
-    distance, length = torch.linalg.vector_norm(results[0] - results[1]), torch.linalg.vector_norm(results[1])
-    return bool(distance <= 1e-5 * length)
+    found, expected = results
+    if not expected.isfinite().all():
+        return math.nan
+    distance = torch.linalg.vector_norm(found.double() - expected.double())
+    length = torch.linalg.vector_norm(expected.double())
+    return (distance / length).item() if length else float(distance)

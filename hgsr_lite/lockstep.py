@@ -107,8 +107,8 @@ class Lockstep:
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One training step of every run: `images` (runs, batch, ...) and `labels` (runs, batch).
 
-        Outside the proximal step and the compiled penalty, the number of operators does not depend on the
-        number of runs.
+        The number of operators grows with the number of different penalties, not with that of the runs;
+        the proximal step and the compiled penalty of a CPU are taken run by run.
         """
         for run in self.runs:
             run.start_step()

@@ -22,8 +22,10 @@ from hgsr_lite.stacked import groups_first, send
 
 LARGEST = 7
 """Kernels of up to 2 ** 7 elements are served: 11x11 and less."""
-_TILE = 10  # a program holds 2 ** 10 numbers at a time
-_COLUMNS = 7  # of a row of the table of groups
+TILE = 10
+"""A program holds 2 ** 10 numbers at a time."""
+COLUMNS = 7
+"""Numbers in a row of the table of groups."""
 
 
 @triton.jit
@@ -87,7 +89,7 @@ def _serve(
 def _serve_all(
     addresses, groups, values, strength, l1_strength,
     norm: tl.constexpr, inner: tl.constexpr, outer: tl.constexpr,
-    sizes: tl.constexpr, columns: tl.constexpr, tile: tl.constexpr,
+    sizes: tl.constexpr, largest: tl.constexpr, columns: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
     """One program a group: find out where it lies and how large its kernels are, and serve it."""
     group = tl.program_id(0)
@@ -96,7 +98,7 @@ def _serve_all(
     kernel_stride, element_stride, size = tl.load(row + 4), tl.load(row + 5), tl.load(row + 6)
     weights = tl.load(addresses + 2 * layer).to(tl.pointer_type(tl.float32)) + start
     gradients = tl.load(addresses + 2 * layer + 1).to(tl.pointer_type(tl.float32)) + start
-    for bits in tl.static_range(0, 8):
+    for bits in tl.static_range(0, largest + 1):
         if (sizes >> bits) & 1:  # noqa: SIM102 - decided when compiling: only for sizes that occur
             if size == bits:
                 value = _serve(
@@ -176,6 +178,6 @@ def launched_gradient_(
     with torch.cuda.device_of(groups):
         _serve_all[(len(groups),)](
             table.addresses(gradients), groups, values, strength, l1_strength,
-            spec.norm, spec.inner, spec.outer, table.sizes, _COLUMNS, _TILE,
+            spec.norm, spec.inner, spec.outer, table.sizes, LARGEST, COLUMNS, TILE,
         )  # fmt: skip
     return values.sum()

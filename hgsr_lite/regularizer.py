@@ -199,9 +199,10 @@ class Regularizer:
         stored = _stored_as(weights)
         form = [self.penalty, [*map(Tensor.data_ptr, weights)], [*map(Tensor.size, weights)], stored]
         if form != self._form:
-            self._form, self._stored = form, stored
-            self._made = make_plan(self.penalty, self.layers)
-            _LOG.info("penalty: %s version", self._made.backend)
+            made = make_plan(self.penalty, self.layers)
+            if not self._form or made.backend != self._made.backend:
+                _LOG.info("penalty: %s version", made.backend)
+            self._form, self._stored, self._made = form, stored, made
         return self._made
 
     def __getstate__(self) -> dict[str, Any]:

@@ -219,6 +219,16 @@ def test_the_value_is_as_exact_as_the_weights():
     assert reg._add_plain_gradient_(*reg.strengths()).item() == pytest.approx(expected, rel=1e-13)
 
 
+def test_the_version_taken_is_said_once(caplog):
+    layer = nn.Conv2d(3, 4, 3)
+    reg = Regularizer(layer, "gl", strength=1.0)
+    with caplog.at_level("INFO", logger="hgsr_lite"):
+        for _ in range(3):
+            reg.add_gradient_()
+            layer.weight.data = layer.weight.data.clone()
+    assert caplog.text.count("penalty: compiled version") == 1
+
+
 def test_another_penalty_set_on_a_regularizer_counts_at_once():
     reg = Regularizer(nn.Conv2d(3, 4, 3), "gl", strength=1.0)
     reg.add_gradient_()
