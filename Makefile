@@ -41,6 +41,7 @@ lint: setup
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m codespell_lib
+	@$(VENV)/bin/lint-imports
 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab, on this machine only
 	@$(PY) -m jupyterlab --ip=127.0.0.1 --notebook-dir=notebooks $(ARGS)

@@ -20,10 +20,8 @@ from tqdm import tqdm
 
 import hgsr_lite as hg
 from benchmarks.measurements import Row, transformed_loader
-from hgsr_lite.evaluate import test_result
-from hgsr_lite.history import TestResult
-from hgsr_lite.plots import confidence_half_width
-from hgsr_lite.run import Settings
+from hgsr_lite.study import confidence_half_width
+from hgsr_lite.training import Settings, TestResult, test_result
 
 SEEDS = (0, 1, 2, 3, 4)
 IMAGES = 10_000

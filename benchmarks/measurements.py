@@ -16,10 +16,9 @@ from torchvision.transforms import v2
 
 import hgsr_lite as hg
 from benchmarks.textbook import textbook_model_penalty
-from hgsr_lite.augment import augmented_batches
-from hgsr_lite.data import find_device
-from hgsr_lite.run import Run, Settings
-from hgsr_lite.stacked import buckets, stacked_gradient_
+from hgsr_lite.data import augmented_batches, find_device
+from hgsr_lite.fast import buckets, stacked_gradient_
+from hgsr_lite.training import Run, Settings
 
 DEVICE = find_device(None)
 """A CUDA GPU where there is one, else the CPU."""

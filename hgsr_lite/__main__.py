@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import series
-from .results import results_table
+from hgsr_lite.series import run as series
+from hgsr_lite.series.results import results_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _execute(arguments: argparse.Namespace) -> int:
     import nbformat
 
-    from .committed import clean
+    from hgsr_lite.series.committed import clean
 
     for path in _with_solutions(arguments):
         with series.kernel_environment(arguments.build):
@@ -94,7 +94,7 @@ def _with_solutions(arguments: argparse.Namespace) -> list[Path]:
 def _timings(arguments: argparse.Namespace) -> int:
     import torch
 
-    from .committed import write_time_line
+    from hgsr_lite.series.committed import write_time_line
 
     def seconds(path: Path, device: str) -> float:
         parameters = {"DEVICE": device} if "DEVICE" in series.declared_parameters(path) else {}

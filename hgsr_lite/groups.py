@@ -22,24 +22,6 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def choose(kind: str, given: object, allowed: Iterable[str]) -> str:
-    """Return `given` if it is one of `allowed`, else say what is allowed and what comes nearest.
-
-    >>> choose("grouping", "feature", GROUPINGS)
-    'feature'
-    >>> choose("grouping", "featur", GROUPINGS)
-    Traceback (most recent call last):
-    ...
-    ValueError: unknown grouping 'featur': choose one of feature, neuron (did you mean 'feature'?)
-    """
-    names = list(allowed)
-    if isinstance(given, str) and given in names:
-        return given
-    near = difflib.get_close_matches(str(given), names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"unknown {kind} {given!r}: choose one of {', '.join(names)}{hint}")
-
-
 @dataclass(frozen=True)
 class Layout:
     """How a layer stores its weight: the number of convolution groups, and which axis comes first.

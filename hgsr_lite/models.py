@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
-from hgsr_lite.groups import choose
-from hgsr_lite.splits import check_count
+from hgsr_lite.arguments import check_count, choose
 
 POOL = "pool"
 """Stands in a network's list of channels where a 2x2 max-pool stands in the network."""

@@ -1,11 +1,6 @@
-"""Eleven penalties as eleven rows of one table.
+"""A penalty as a function of a weight: value, gradient, force and proximal operator of one row of the table.
 
-Every penalty is one formula with three numbers: the norm `r` of a kernel, the exponent `p` inside
-the group and the exponent `q` outside it,
-
-    penalty(W) = sum over groups g of ( sum over kernels k in g of ||w_k||_r ^ p ) ^ q
-
-so its value, its gradient and its degree p * q follow from the row alone.
+penalty(W) = sum over groups g of ( sum over kernels k in g of ||w_k||_r ^ p ) ^ q
 """
 
 from __future__ import annotations
@@ -15,55 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hgsr_lite.groups import GROUPINGS, Layout, choose, kernel_stack, stack_norms
-
-_LATEX_EXPONENT = {0.5: "^{1/2}", 1.0: "", 2.0: "^2"}
-
-
-@dataclass(frozen=True)
-class PenaltySpec:
-    """One row of the table: what a penalty is called, and the three numbers that make it.
-
-    `norm` is 1 or 2, `inner` the exponent p of a kernel's norm, `outer` the exponent q of the group's
-    sum; both are 1/2, 1 or 2.
-
-    >>> PENALTIES["hsq_gl12"].degree
-    1.0
-    >>> print(PENALTIES["hsq_gl12"].latex)
-    \\sum_g \\left( \\sum_{k \\in g} \\|w_k\\|_1^{1/2} \\right)^2
-    """
-
-    title: str
-    norm: int
-    inner: float
-    outer: float
-
-    @property
-    def degree(self) -> float:
-        """The d in penalty(t W) = t^d penalty(W)."""
-        return self.inner * self.outer
-
-    @property
-    def latex(self) -> str:
-        """The formula for a notebook; the square of an l2 norm reads as such."""
-        inner, outer = _LATEX_EXPONENT[self.inner], _LATEX_EXPONENT[self.outer]
-        return rf"\sum_g \left( \sum_{{k \in g}} \|w_k\|_{self.norm}{inner} \right){outer}"
-
-
-PENALTIES: dict[str, PenaltySpec] = {
-    "gl": PenaltySpec("group lasso", 2, 2.0, 0.5),
-    "hsqrt_gl": PenaltySpec("hierarchical square-rooted group lasso", 2, 1.0, 0.5),
-    "hsq_gl": PenaltySpec("hierarchical squared group lasso", 2, 1.0, 2.0),
-    "es": PenaltySpec("exclusive sparsity", 1, 1.0, 2.0),
-    "hsqrt_es": PenaltySpec("hierarchical square-rooted exclusive sparsity", 1, 2.0, 0.5),
-    "hsq_es": PenaltySpec("hierarchical squared exclusive sparsity", 1, 2.0, 2.0),
-    "gl12": PenaltySpec("group l1/2", 1, 1.0, 0.5),
-    "hsqrt_gl12": PenaltySpec("hierarchical square-rooted group l1/2", 1, 0.5, 0.5),
-    "hsq_gl12": PenaltySpec("hierarchical squared group l1/2", 1, 0.5, 2.0),
-    "l1": PenaltySpec("lasso", 1, 1.0, 1.0),
-    "l2": PenaltySpec("squared l2", 2, 2.0, 1.0),
-}
-"""Key -> row, in the order of the paper's table; `l1` and `l2` do not depend on the grouping."""
+from hgsr_lite.arguments import choose
+from hgsr_lite.groups import GROUPINGS, Layout, kernel_stack, stack_norms
+from hgsr_lite.proximal import prox
+from hgsr_lite.table import PENALTIES, PenaltySpec
 
 
 def power(base: Tensor, exponent: float) -> Tensor:
@@ -154,6 +104,19 @@ class Penalty:
         with torch.no_grad():
             norms, sums = self._norms_and_sums(kernel_stack(weight, layout))
             return self._coefficient(norms, sums, self.spec.inner - 1).flatten(0, 1)
+
+    @torch.no_grad()
+    def prox(self, weight: Tensor, step: float, layout: Layout = Layout(), l1_step: float = 0.0) -> Tensor:
+        """The proximal operator: the nearest point that the penalty likes better, with exact zeros.
+
+            argmin over V of  0.5 |V - W|^2 + step * penalty(V) + l1_step * |V|_1
+
+        Shapes, exactness, errors and sources as in `hgsr_lite.proximal.prox`.
+
+        >>> Penalty("l1").prox(torch.tensor([[3., -1., 0.5]]), step=1.0)
+        tensor([[2., 0., 0.]])
+        """
+        return prox(self.spec, self.grouping, weight, step, layout, l1_step)
 
     def _norms_and_sums(self, stack: Tensor) -> tuple[Tensor, Tensor]:
         norms = stack_norms(stack, self.spec.norm)

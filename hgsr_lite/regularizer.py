@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hgsr_lite.backends import Plan, make_plan
+from hgsr_lite.arguments import check_share
+from hgsr_lite.fast import Plan, make_plan
 from hgsr_lite.groups import WeightLayer, weight_layers
 from hgsr_lite.penalties import Penalty
-from hgsr_lite.prox import prox
 
 AUTHORS_EXCLUDE = ("downsample",)
 """The authors leave a residual network's 1x1 shortcuts out; harmless where a model has none."""
@@ -66,8 +66,8 @@ class Regularizer:
     ) -> None:
         self.penalty = penalty if isinstance(penalty, Penalty) else Penalty(penalty, grouping)
         self.strength = strength
-        self.l1_mix = _check_share("l1_mix", l1_mix)
-        self.warmup = _check_share("warmup", warmup)
+        self.l1_mix = check_share("l1_mix", l1_mix)
+        self.warmup = check_share("warmup", warmup)
         self._progress = 1.0
         layers = weight_layers(model, include, self._excluded(model, exclude))
         self.layers: list[WeightLayer] = [layer for layer in layers if layer.weight.requires_grad]
@@ -100,7 +100,7 @@ class Regularizer:
 
     def set_progress(self, share: float) -> None:
         """Say how much of training is done, 0 to 1; the warm-up goes by it. `fit` calls this."""
-        self._progress = _check_share("progress", share)
+        self._progress = check_share("progress", share)
 
     @property
     def current_strength(self) -> float:
@@ -170,7 +170,7 @@ class Regularizer:
                 )
             return
         for layer, weight in zip(self.layers, weights, strict=True):
-            weight.copy_(prox(self.penalty, weight, lr * strength, layer.layout, l1_step=lr * l1_strength))
+            weight.copy_(self.penalty.prox(weight, lr * strength, layer.layout, l1_step=lr * l1_strength))
 
     def _own_weights(self) -> list[Tensor]:
         """The layers' weights, which must be parameters: what is written to a computed one is lost."""
@@ -267,12 +267,6 @@ class Regularizer:
             f"Regularizer({self.penalty.key!r}, {self.penalty.grouping}-wise, strength={self.strength:g}"
             f"{mix}{warmup}, {len(self.layers)} layers)"
         )
-
-
-def _check_share(name: str, share: float) -> float:
-    if not (isinstance(share, int | float) and 0 <= share <= 1):
-        raise ValueError(f"{name} {share!r} is outside 0..1: it is a share, 0 for none and 1 for all")
-    return float(share)
 
 
 def _stored_as(tensors: list[Tensor]) -> list:

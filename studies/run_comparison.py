@@ -3,16 +3,16 @@
     python studies/run_comparison.py
 
 writes studies/comparison_digits.csv, a row as soon as it is known; started again, it goes on where it
-stopped. On the columns see `hgsr_lite.comparison`.
+stopped. On the columns see `hgsr_lite.study.comparison`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from hgsr_lite.comparison import compare, control_grid, penalty_grid
 from hgsr_lite.data import load_data
 from hgsr_lite.groups import GROUPINGS
+from hgsr_lite.study import compare, control_grid, penalty_grid
 
 SEEDS = (0, 1, 2)
 BUDGET = {"model": "digits_cnn", "width": 0.5, "epochs": 14, "lr": 0.02, "batch_size": 64, "warmup": 0.3}

@@ -3,17 +3,16 @@
     python studies/run_distractors.py
 
 writes studies/distractors_digits_noise.csv and studies/distractors_digits_shuffled.csv, a row as soon as
-it is known; started again, it goes on where it stopped. On the columns see `hgsr_lite.distractors`.
+it is known; started again, it goes on where it stopped. On the columns see `hgsr_lite.study.distractors`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from hgsr_lite.comparison import Configuration, penalty_grid
 from hgsr_lite.data import load_data
-from hgsr_lite.distractors import find_channels
-from hgsr_lite.penalties import PENALTIES
+from hgsr_lite.study import Configuration, find_channels, penalty_grid
+from hgsr_lite.table import PENALTIES
 
 SEEDS = (0, 1, 2)
 AMOUNTS = (3, 10, 30, 100, 300)

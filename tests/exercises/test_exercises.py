@@ -16,7 +16,7 @@ import matplotlib as mpl
 import nbformat
 import pytest
 
-from hgsr_lite import checks
+from hgsr_lite.series import checks
 
 mpl.use("Agg")
 

@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from hgsr_lite import series
+from hgsr_lite.series import run as series
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

@@ -1,0 +1,41 @@
+from .data import Data, Split, load_data
+from .groups import GROUPINGS, Layout, kernel_norms, kernel_stack, weight_layers
+from .models import MODELS, build_model
+from .penalties import Penalty
+from .regularizer import Regularizer
+from .removal import compact, load_compact, prune
+from .series import record_result
+from .table import PENALTIES
+from .training import FitConfig, Fitted, History, accuracy, fit, fit_many, seed_everything, test_result
+from .zeros import SparsityReport, sparsity, zero_below_
+
+__all__ = [
+    "GROUPINGS",
+    "MODELS",
+    "PENALTIES",
+    "Data",
+    "FitConfig",
+    "Fitted",
+    "History",
+    "Layout",
+    "Penalty",
+    "Regularizer",
+    "SparsityReport",
+    "Split",
+    "accuracy",
+    "build_model",
+    "compact",
+    "fit",
+    "fit_many",
+    "kernel_norms",
+    "kernel_stack",
+    "load_compact",
+    "load_data",
+    "prune",
+    "record_result",
+    "seed_everything",
+    "sparsity",
+    "test_result",
+    "weight_layers",
+    "zero_below_",
+]

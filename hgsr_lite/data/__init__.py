@@ -1,0 +1,17 @@
+"""Image sets, their splits and their augmentation. Start in `load`: a name or a folder becomes a `Data`."""
+
+from __future__ import annotations
+
+from hgsr_lite.data.augment import Look, augmented_batches, augmented_looks, one_look
+from hgsr_lite.data.load import Data, Split, find_device, load_data
+
+__all__ = [
+    "Data",
+    "Look",
+    "Split",
+    "augmented_batches",
+    "augmented_looks",
+    "find_device",
+    "load_data",
+    "one_look",
+]

@@ -1,0 +1,253 @@
+"""The penalty's gradient for every layer in one call, compiled for the CPU by numba.
+
+The plain version in `penalties` reads a weight about eight times and starts a dozen operators a
+layer. Here one compiled loop walks over *blocks of groups*: a block's weights are read, their norms
+and sums taken, and while they are still in the cache the gradient is added. Numba brings its own
+compiler, so nothing has to be installed beside it.
+
+A layer is a row of nine numbers (sizes, strides, span), so one kernel serves both
+groupings, grouped and transposed convolutions and linear layers.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numba import carray, config, get_num_threads, njit, prange, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from hgsr_lite.fast.cpu import rows as row_loops
+from hgsr_lite.fast.cpu import tile
+from hgsr_lite.fast.cpu.rows import FAST, add_row, add_to_groups, multiply_by_group, raise_to, row_norms
+from hgsr_lite.groups import Layout, kernel_stack
+from hgsr_lite.penalties import Penalty
+
+DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+"""The dtypes the compiled kernel takes; the others go the plain way."""
+
+# Weights in a block. Where a group lies in one piece, a block is so small that its weights are still in the
+# cache when they are read again; where groups lie across one another, so large that long rows stream.
+_BLOCK, _STREAMED_BLOCK = 1 << 15, 1 << 22
+_CHUNK = 1 << 11  # kernels whose numbers stay in the nearest cache between two uses
+_PARALLEL_FROM = 1 << 17  # weights: below this, waking a second thread costs more than it saves
+
+
+@intrinsic
+def _pointer(context, address):
+    """Turn an integer address into a pointer that `carray` can see as an array."""
+
+    def generate(cg_context, builder, signature, args):
+        return builder.inttoptr(args[0], cg_context.get_value_type(types.voidptr))
+
+    return types.voidptr(address), generate
+
+
+def layer_rows(weights: list[Tensor], layouts: list[Layout], grouping: str) -> np.ndarray:
+    """One row a layer: sizes and strides of `(convolution group, group, kernel, element)`, then the span.
+
+    Strides and span (from the first element to the last) are counted in elements.
+    """
+    order = (0, 2, 1, 3) if grouping == "feature" else (0, 1, 2, 3)
+    rows = []
+    for weight, layout in zip(weights, layouts, strict=True):
+        stack = kernel_stack(weight, layout).permute(order)
+        span = 1 + sum((n - 1) * s for n, s in zip(weight.shape, weight.stride(), strict=True))
+        rows.append([*stack.shape, *stack.stride(), span])
+    return np.array(rows, dtype=np.int64)
+
+
+def block_rows(layers: np.ndarray, threads: int) -> np.ndarray:
+    """The work list: `(layer, convolution group, first group, end)`, an equal stretch for each thread.
+
+    Empty blocks fill the stretches up.
+    """
+    share = math.ceil(layers[:, :4].prod(1).sum() / threads)
+    blocks = []  # with their numbers of weights before them
+    for index, (conv_groups, groups, kernels, elements, _, s_group, s_kernel, *_) in enumerate(
+        layers.tolist()
+    ):
+        streamed = s_group < s_kernel
+        most = min(_STREAMED_BLOCK, share) if streamed else _BLOCK
+        pieces = math.ceil(groups * kernels * elements / most)
+        whole = tile.KERNELS if streamed else 1  # groups side by side make up tiles
+        step = whole * math.ceil(groups / pieces / whole)
+        for conv_group in range(conv_groups):
+            for first in range(0, groups, step):
+                end = min(first + step, groups)
+                blocks.append(((end - first) * kernels * elements, (index, conv_group, first, end)))
+    stretches = _share_out(blocks, threads)
+    longest = max(map(len, stretches))
+    filled = [stretch + [(0, 0, 0, 0)] * (longest - len(stretch)) for stretch in stretches]
+    return np.array(filled, dtype=np.int64).reshape(-1, 4)
+
+
+def _share_out(blocks: list[tuple[int, tuple]], threads: int) -> list[list[tuple]]:
+    """The largest block first, each to the thread that has least to do so far.
+
+    >>> _share_out([(4, ("a",)), (3, ("b",)), (2, ("c",)), (2, ("d",))], threads=2)
+    [[('a',), ('d',)], [('b',), ('c',)]]
+    """
+    stretches: list[list[tuple]] = [[] for _ in range(threads)]
+    loads = [0] * threads
+    for size, block in sorted(blocks, key=lambda sized: sized[0], reverse=True):
+        thread = loads.index(min(loads))
+        stretches[thread].append(block)
+        loads[thread] += size
+    return stretches
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledWork:
+    """Weights as the compiled loops see them: where they lie, their `layer_rows` and `block_rows`.
+
+    It keeps the weights' memory alive, so an address is never that of something else. `sample` tells numba
+    the dtype.
+    """
+
+    weights: list[Tensor]
+    addresses: np.ndarray
+    layers: np.ndarray
+    blocks: np.ndarray
+    sample: np.ndarray
+    size: int
+
+    def several_threads(self, least: int) -> bool:
+        """Whether the work is worth more than one thread, and PyTorch has been given more than one."""
+        return self.size >= least and torch.get_num_threads() > 1
+
+
+def addresses_of(tensors: list[Tensor]) -> np.ndarray:
+    """Where the first elements lie in memory."""
+    return np.array([*map(Tensor.data_ptr, tensors)])
+
+
+def compiled_work(weights: list[Tensor], layouts: list[Layout], grouping: str) -> CompiledWork | None:
+    """The work on weights that the compiled loops can take, else None.
+
+    They take CPU weights of one dtype in `DTYPES` whose kernels lie contiguously, one after the other in
+    one of the two channel directions: convolutions, grouped and transposed ones, linear layers; not
+    channels_last.
+    """
+    dtype = weights[0].dtype
+    if dtype not in DTYPES or any(w.dtype != dtype or w.device.type != "cpu" for w in weights):
+        return None
+    rows = layer_rows(weights, layouts, grouping)
+    _, _, _, elements, _, s_group, s_kernel, s_element, _ = rows.T
+    adjacent = (np.minimum(s_group, s_kernel) == elements) & ((s_element == 1) | (elements == 1))
+    if not adjacent.all():
+        return None
+    return CompiledWork(
+        [weight.detach() for weight in weights],
+        addresses_of(weights),
+        rows,
+        block_rows(rows, config.NUMBA_NUM_THREADS),
+        np.zeros(1, DTYPES[dtype]),
+        sum(weight.numel() for weight in weights),
+    )
+
+
+@njit(inline="always")
+def _row_of(address, offset, columns, elements, sample):
+    """The `(columns, elements)` piece of memory that one row of kernels fills."""
+    return carray(_pointer(address + offset * sample.itemsize), (columns, elements), sample.dtype)
+
+
+def _walk_of(mark: int) -> Callable:
+    """The loop over the blocks. Numba's cache tells two compilations apart by what a function closes over."""
+
+    def walk(weights, gradients, layers, blocks, norm, inner, outer, scale, l1_scale, sample):
+        """Add `scale * penalty' + l1_scale * sign` to the gradients; return the term's value.
+
+        Rows and columns are kernels and groups, ordered so that the columns lie closest in memory.
+        """
+        values = np.zeros(len(blocks) + 0 * mark)
+        for b in prange(len(blocks)):
+            layer, conv_group, first, end = blocks[b]
+            if first == end:
+                continue
+            _, _, kernels, elements, s_conv, s_group, s_kernel, _, _ = layers[layer]
+            groups = end - first
+            by_kernel = s_group < s_kernel or (kernels == 1 and s_group == elements)
+            rows, columns = (kernels, groups) if by_kernel else (groups, kernels)
+            stride = s_kernel if by_kernel else s_group
+            start = conv_group * s_conv + first * s_group
+            ahead = stride * sample.itemsize  # from a row to the next: what is fetched while one is worked on
+            norms = np.empty((rows, columns), sample.dtype)
+            many = min(rows, 1 + _CHUNK // columns)
+            raised = np.empty((many, columns), sample.dtype)
+            sums, slopes = np.zeros(groups), np.empty(groups)  # float64: a group may hold many kernels
+            for top in range(0, rows, many):
+                part = norms[top : top + many]
+                for row in range(top, min(top + many, rows)):
+                    weight = _row_of(weights[layer], start + row * stride, columns, elements, sample)
+                    row_norms(weight, norm, norms[row], ahead)
+                raise_to(part.reshape(-1), inner, raised.reshape(-1))
+                add_to_groups(raised[: len(part)], by_kernel, sums if by_kernel else sums[top:])
+            raise_to(sums, outer, slopes)
+            values[b] = scale * slopes.sum()
+            raise_to(sums, outer - 1, slopes)
+            slopes *= scale * outer * inner
+            total = 0.0
+            for top in range(0, rows, many):
+                part = norms[top : top + many]
+                raise_to(part.reshape(-1), inner - norm, raised.reshape(-1))
+                multiply_by_group(raised[: len(part)], by_kernel, slopes if by_kernel else slopes[top:])
+                for row in range(top, min(top + many, rows)):
+                    weight = _row_of(weights[layer], start + row * stride, columns, elements, sample)
+                    gradient = _row_of(gradients[layer], start + row * stride, columns, elements, sample)
+                    total += add_row(weight, gradient, raised[row - top], norm, l1_scale, ahead)
+            values[b] += l1_scale * total
+        return sample.dtype.type(values.sum())  # infinite where it is too large for the type
+
+    return walk
+
+
+@cache
+def start_threads() -> None:
+    """Start numba's threads. Left to itself, that would give PyTorch as many, whatever it was told."""
+    threads = torch.get_num_threads()
+    get_num_threads()
+    torch.set_num_threads(threads)
+
+
+@cache
+def _compiled_walk(parallel: bool) -> Callable:
+    if parallel:
+        start_threads()
+    # Numba's cache itself looks at this file only.
+    sources = b"".join(Path(source.__file__).read_bytes() for source in (row_loops, tile))
+    return njit(cache=True, fastmath=FAST, parallel=parallel)(_walk_of(zlib.crc32(sources) + parallel))
+
+
+def fused_gradient_(
+    penalty: Penalty,
+    work: CompiledWork,
+    gradients: list[Tensor],
+    strength: float,
+    l1_strength: float = 0.0,
+) -> Tensor:
+    """Add `strength * penalty' + l1_strength * sign(w)` to the gradients in place; return that term's value.
+
+    Each gradient has its weight's dtype and strides.
+
+    >>> weight, gradient = torch.tensor([[1., -2.]]), torch.zeros(1, 2)
+    >>> work = compiled_work([weight], [Layout()], "feature")
+    >>> fused_gradient_(Penalty("es"), work, [gradient], 0.5)
+    tensor(2.5000)
+    >>> gradient
+    tensor([[ 1., -2.]])
+    """
+    spec = penalty.spec
+    value = _compiled_walk(work.several_threads(_PARALLEL_FROM))(
+        work.addresses, addresses_of(gradients), work.layers, work.blocks,
+        spec.norm, spec.inner, spec.outer, strength, l1_strength, work.sample,
+    )  # fmt: skip
+    return torch.scalar_tensor(value, dtype=work.weights[0].dtype)  # a third of the time of torch.tensor

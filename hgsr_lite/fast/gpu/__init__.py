@@ -1,0 +1,1 @@
+"""All layers in a few operators (`stacked`) or in one launch (`one_launch`, Triton)."""

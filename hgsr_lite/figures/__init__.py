@@ -1,0 +1,70 @@
+"""Pictures that are looked at (matplotlib).
+
+Every function returns a figure and leaves showing it to the caller. Start in `training` for kernel maps;
+`style` holds the colours of all.
+"""
+
+from __future__ import annotations
+
+from hgsr_lite.figures.landing import (
+    landing_legend,
+    landing_map,
+    landing_maps,
+    landings,
+    proximal_curves,
+    proximal_step,
+)
+from hgsr_lite.figures.network import channel_strips, reading_norms
+from hgsr_lite.figures.norms import (
+    PLANES,
+    group_sizes,
+    level_sets,
+    plain,
+    space_values,
+    square,
+    steepest_descent,
+    unit_balls,
+    unit_balls_in_space,
+    values,
+)
+from hgsr_lite.figures.studies import paths_figure, recovery_figure
+from hgsr_lite.figures.style import COLOR_MAP, COLORS, MARKERS, color
+from hgsr_lite.figures.training import (
+    groups_over_epochs,
+    kernel_map,
+    kernel_maps_over_epochs,
+    model_kernel_maps,
+    training_curves,
+)
+
+__all__ = [
+    "COLORS",
+    "COLOR_MAP",
+    "MARKERS",
+    "PLANES",
+    "channel_strips",
+    "color",
+    "group_sizes",
+    "groups_over_epochs",
+    "kernel_map",
+    "kernel_maps_over_epochs",
+    "landing_legend",
+    "landing_map",
+    "landing_maps",
+    "landings",
+    "level_sets",
+    "model_kernel_maps",
+    "paths_figure",
+    "plain",
+    "proximal_curves",
+    "proximal_step",
+    "reading_norms",
+    "recovery_figure",
+    "space_values",
+    "square",
+    "steepest_descent",
+    "training_curves",
+    "unit_balls",
+    "unit_balls_in_space",
+    "values",
+]

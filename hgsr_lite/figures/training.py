@@ -1,0 +1,161 @@
+"""Pictures of weights and of runs: one scale a figure, labelled axes, colours that all readers see.
+
+Every function returns the matplotlib `Figure` and leaves showing or saving it to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
+
+from hgsr_lite.arguments import choose
+from hgsr_lite.figures.style import COLOR_MAP, MARKERS, color
+from hgsr_lite.groups import kernel_norms, weight_layers
+from hgsr_lite.training import History
+
+_DARK = "#1a1a1a"  # kernels that are exactly zero
+_FLOOR = 1e-8
+
+
+def kernel_map(
+    maps: Mapping[str, Tensor] | Tensor,
+    *,
+    title: str = "",
+    smallest: float = 1e-4,
+    label: str = "kernel norm (l1)",
+) -> Figure:
+    """Kernel maps side by side on one logarithmic scale: a row an output, a column an input channel.
+
+    `maps` is one `(output channels, input channels)` tensor or a mapping title -> tensor, such as
+    `kernel_norms(weight)` gives. What is at or below `smallest` is drawn in the darkest colour, exact
+    zeros are black.
+
+    >>> figure = kernel_map({"before": torch.rand(4, 3), "after": torch.zeros(4, 3)})
+    >>> [axes.get_title() for axes in figure.axes[:2]]
+    ['before', 'after']
+    """
+    named = maps if isinstance(maps, Mapping) else {"": maps}
+    arrays = {name: _as_map(name, norms) for name, norms in named.items()}
+    largest = max((array.max() for array in arrays.values()), default=0.0)
+    scale = LogNorm(smallest, max(largest, 10 * smallest))
+    colors = plt.get_cmap(COLOR_MAP).with_extremes(bad=_DARK)
+    widths = [max(array.shape[1], 4) for array in arrays.values()]
+    figure, grid = plt.subplots(
+        1,
+        len(arrays),
+        squeeze=False,
+        width_ratios=widths,
+        layout="constrained",
+        figsize=(min(11.0, 1.5 + 2.9 * len(arrays)), 3.4),
+    )
+    image = None
+    for axes, (name, array) in zip(grid[0], arrays.items(), strict=True):
+        shown = np.ma.masked_equal(array, 0)
+        image = axes.imshow(
+            np.ma.clip(shown, smallest, None), norm=scale, cmap=colors, aspect="auto", interpolation="nearest"
+        )
+        axes.set(title=name, xlabel="input channel")
+        _whole_ticks(axes, len(arrays))
+    grid[0][0].set(ylabel="output channel")
+    figure.colorbar(image, ax=grid[0].tolist(), label=f"{label}, black: exactly 0")
+    figure.suptitle(title)
+    return figure
+
+
+def model_kernel_maps(
+    models: Mapping[str, nn.Module], layer: str, *, title: str = "", smallest: float = 1e-4
+) -> Figure:
+    """The kernel maps of one layer in several models, for a before and after.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    >>> model_kernel_maps({"dense": model, "sparse": model}, "0").axes[0].get_xlabel()
+    'input channel'
+    """
+    maps = {}
+    for name, model in models.items():
+        found = {item.name: item for item in weight_layers(model)}
+        chosen = found[choose("layer", layer, found)]
+        maps[name] = kernel_norms(chosen.weight.detach(), 1, chosen.layout)
+    return kernel_map(maps, title=title or f"layer {layer}", smallest=smallest)
+
+
+def kernel_maps_over_epochs(
+    history: History, layer: str, epochs: Sequence[int] | None = None, *, smallest: float = 1e-4
+) -> Figure:
+    """One layer's kernel map at several moments of a run (by default five, evenly spaced)."""
+    norms = history.snapshots[choose("layer", layer, history.snapshots)].float()
+    taken = history.snapshot_epochs
+    if epochs is None:
+        epochs = [taken[i] for i in np.linspace(0, len(taken) - 1, min(5, len(taken))).round().astype(int)]
+    missing = [epoch for epoch in epochs if epoch not in taken]
+    if missing:
+        raise ValueError(f"no snapshot was taken after epoch {missing[0]}: choose from {taken}")
+    maps = {f"epoch {epoch}": norms[taken.index(epoch)] for epoch in epochs}
+    return kernel_map(maps, title=f"kernels of layer {layer} over training", smallest=smallest)
+
+
+def groups_over_epochs(history: History, layer: str, grouping: str = "feature") -> Figure:
+    """The norm of every group of a layer, epoch by epoch: which channels live, which die.
+
+    A group's norm here is the sum of its kernels' l1 norms; the axis is logarithmic and stops at 1e-8.
+    The colours only keep neighbouring lines apart.
+    """
+    norms = history.snapshots[choose("layer", layer, history.snapshots)].float()
+    sums = norms.sum({"feature": 1, "neuron": 2}[choose("grouping", grouping, ("feature", "neuron"))])
+    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for number, line in enumerate(sums.T):
+        axes.plot(history.snapshot_epochs, line.clamp(min=_FLOOR), color=color(number), linewidth=1.2)
+    channel = {"feature": "input", "neuron": "output"}[grouping]
+    axes.set(
+        yscale="log",
+        xlabel="epoch",
+        ylabel="group norm (sum of l1 kernel norms)",
+        title=f"layer {layer}: one line for each {channel} channel",
+    )
+    _whole_epochs(axes)
+    return figure
+
+
+def training_curves(histories: Mapping[str, History]) -> Figure:
+    """Validation accuracy and weights below tolerance over the epochs, one line a run."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 4.6), sharex=True, layout="constrained")
+    for number, (name, history) in enumerate(histories.items()):
+        table = history.to_frame()
+        style = {
+            "color": color(number),
+            "marker": MARKERS[number % len(MARKERS)],
+            "markersize": 3,
+            "label": name,
+        }
+        top.plot(table.index, 100 * table["validation accuracy"], **style)
+        bottom.plot(table.index, 100 * table["below tolerance"], **style)
+    top.set(ylabel="validation accuracy (%)")
+    bottom.set(ylabel="weights below\ntolerance (%)", xlabel="epoch", ylim=(-3, 103))
+    _whole_epochs(bottom)
+    top.legend()
+    return figure
+
+
+def _as_map(name: str, norms: Tensor) -> np.ndarray:
+    array = torch.as_tensor(norms).detach().float().cpu().numpy()
+    if array.ndim != 2:
+        raise ValueError(f"the kernel map {name!r} has shape {array.shape}: give (output, input channels)")
+    return array
+
+
+def _whole_epochs(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+
+
+def _whole_ticks(axes: Axes, panels: int) -> None:
+    """Channel numbers at round places, few enough not to touch each other in a narrow panel."""
+    axes.xaxis.set_major_locator(MaxNLocator(8 if panels < 3 else 4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(8, integer=True))

@@ -1,0 +1,141 @@
+"""Controls for the reader: what a penalty does, under the reader's own hand.
+
+Built from what ipywidgets 7.7 and 8.1 share. Each widget draws with a function of its own that returns a
+figure, so that a page without a kernel can show the same picture.
+"""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
+
+from hgsr_lite.arguments import choose
+from hgsr_lite.figures import COLORS
+from hgsr_lite.groups import GROUPINGS, kernel_norms
+from hgsr_lite.penalties import Penalty
+from hgsr_lite.table import PENALTY_FAMILIES
+
+LARGEST_SCALE = 3.0
+_LAYER = ((3.0, -4.0), (1.0, 1.0)), ((1.0, 0.0), (2.0, -2.0)), ((0.5, 0.5), (0.0, 1.0))
+_MOST_KERNELS = 24
+_STYLES = ("-", "--", ":")
+_FOLDS = (0.25, 0.5, 1, 2, 4)
+
+
+def penalty_explorer(weight: Tensor | None = None) -> widgets.VBox:
+    """Scale one kernel of a small layer, and watch every penalty's value and every kernel's force.
+
+    `weight` has shape (output channels, input channels, *kernel) and at most 24 kernels; without it a layer
+    of 3 x 2 kernels is shown. See `explorer_figure` for what is drawn. Raises `ValueError` for a layer too
+    large to read.
+
+    >>> penalty_explorer(torch.zeros(32, 8, 3, 3))
+    Traceback (most recent call last):
+    ...
+    ValueError: 32 x 8 kernels are too many to read: give at most 24
+    """
+    weight = torch.tensor(_LAYER) if weight is None else weight.detach().cpu()
+    outputs, inputs = kernel_norms(weight).shape
+    if outputs * inputs > _MOST_KERNELS:
+        raise ValueError(f"{outputs} x {inputs} kernels are too many to read: give at most {_MOST_KERNELS}")
+    kernels = [(f"output {o}, input {i}", (o, i)) for o in range(outputs) for i in range(inputs)]
+    controls = {
+        "kernel": widgets.Dropdown(options=kernels, description="kernel"),
+        "scale": widgets.FloatSlider(
+            value=2.0, min=0.0, max=LARGEST_SCALE, step=0.05, description="scale", continuous_update=False
+        ),
+        "grouping": widgets.ToggleButtons(options=list(GROUPINGS), description="groups"),
+    }
+
+    def draw(kernel: tuple[int, int], scale: float, grouping: str) -> None:
+        explorer_figure(weight, kernel, scale, grouping)
+        plt.show()
+
+    picture = widgets.interactive_output(draw, controls)
+    return widgets.VBox([widgets.HBox(list(controls.values())), picture])
+
+
+def explorer_figure(
+    weight: Tensor, kernel: tuple[int, int], scale: float, grouping: str = "feature"
+) -> Figure:
+    """Nine penalties of a layer while one of its kernels is scaled: a row a family.
+
+    Left: the penalty against the scale, in units of its value at scale 1. Right: every kernel's force as a
+    number, coloured by how many times as strong as at scale 1 it is; the frame marks the scaled kernel.
+
+    `kernel` is (output channel, input channel), `scale` from 0 to 3. Raises `ValueError` for a kernel that is
+    not there and for an unknown grouping.
+
+    >>> figure = explorer_figure(torch.ones(3, 2, 4), (0, 1), scale=2.0)
+    >>> figure.axes[1].get_title()
+    'gl'
+    """
+    choose("grouping", grouping, GROUPINGS)
+    if not all(0 <= place < size for place, size in zip(kernel, weight.shape, strict=False)):
+        raise ValueError(f"there is no kernel {kernel}: the layer has {weight.shape[0]} x {weight.shape[1]}")
+    figure, grid = plt.subplots(
+        len(PENALTY_FAMILIES), 4, figsize=(10.5, 7.2), layout="constrained", width_ratios=(1.7, 1, 1, 1)
+    )
+    scaled = _scaled(weight, kernel, scale)
+    image = None
+    for row, (family, keys) in zip(grid, PENALTY_FAMILIES.items(), strict=True):
+        penalties = [Penalty(key, grouping) for key in keys]
+        _draw_values(row[0], family, penalties, weight, kernel, scale)
+        for axes, penalty in zip(row[1:], penalties, strict=True):
+            image = _draw_force(axes, penalty.key, penalty.force(weight), penalty.force(scaled), kernel)
+    grid[-1][0].set_xlabel("scale of the kernel")
+    for axes in grid[-1, 1:]:
+        axes.set_xlabel("input channel")
+    for axes in grid[:, 1]:
+        axes.set_ylabel("output channel")
+    bar = figure.colorbar(image, ax=grid[:, 1:].ravel().tolist(), ticks=np.log2(_FOLDS), shrink=0.7)
+    bar.ax.set_yticklabels([f"{fold:g}" for fold in _FOLDS])
+    bar.set_label("force, in units of the force at scale 1")
+    figure.suptitle(
+        f"kernel of output {kernel[0]}, input {kernel[1]}, scaled by {scale:g}; {grouping}-wise groups"
+    )
+    return figure
+
+
+def _scaled(weight: Tensor, kernel: tuple[int, int], scale: float) -> Tensor:
+    scaled = weight.clone()
+    scaled[kernel] *= scale
+    return scaled
+
+
+def _draw_values(
+    axes: Axes, family: str, penalties: list[Penalty], weight: Tensor, kernel: tuple[int, int], scale: float
+) -> None:
+    scales = np.linspace(0, LARGEST_SCALE, 61)
+    for penalty, style, color in zip(penalties, _STYLES, COLORS, strict=False):
+        values = np.array([float(penalty.value(_scaled(weight, kernel, s))) for s in (scale, 1.0, *scales)])
+        now, unit, curve = values[0], values[1] or 1.0, values[2:]
+        axes.plot(scales, curve / unit, style, color=color, label=f"{penalty.key}: {_short(now)}")
+    axes.axvline(scale, color="grey", linewidth=1)
+    axes.set(title=family, ylabel="penalty\n(1 at scale 1)", ylim=(0, 4))
+    axes.legend(fontsize="small", loc="upper left")
+
+
+def _draw_force(axes: Axes, key: str, before: Tensor, after: Tensor, kernel: tuple[int, int]) -> AxesImage:
+    # A zero kernel has force 0 by convention, so its ratio says nothing: it is drawn neutral.
+    known = (before > 0) & (after > 0)
+    ratio = torch.where(known, after / torch.where(known, before, 1.0), 1.0).numpy()
+    image = axes.imshow(np.log2(ratio), cmap="PuOr_r", norm=Normalize(-2, 2), aspect="auto")
+    for place in np.ndindex(ratio.shape):
+        color = "white" if abs(np.log2(ratio[place])) > 1.4 else "black"
+        axes.text(*place[::-1], _short(float(after[place])), ha="center", va="center", color=color)
+    output, channel = kernel
+    axes.add_patch(plt.Rectangle((channel - 0.48, output - 0.48), 0.96, 0.96, fill=False, linewidth=2))
+    axes.set(title=key, xticks=range(ratio.shape[1]), yticks=range(ratio.shape[0]))
+    return image
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"

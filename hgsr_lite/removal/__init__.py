@@ -1,0 +1,18 @@
+"""From zeros to a smaller network, with proof that it is the same function. Start in `compaction`; `coupling`
+says what shrinks together, `surgery` cuts, `pruning` chooses what goes when nothing is zero.
+"""
+
+from __future__ import annotations
+
+from hgsr_lite.removal.compaction import compact, load_compact
+from hgsr_lite.removal.cost import latency, macs, parameters
+from hgsr_lite.removal.pruning import prune
+
+__all__ = [
+    "compact",
+    "latency",
+    "load_compact",
+    "macs",
+    "parameters",
+    "prune",
+]

@@ -1,0 +1,224 @@
+"""Choosing which channels to remove, removing them, and training on: one call, one table."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from hgsr_lite.arguments import choose
+from hgsr_lite.data import Data
+from hgsr_lite.groups import GROUPINGS, Layout, kernel_stack
+from hgsr_lite.removal.compaction import check_input, compact
+from hgsr_lite.removal.cost import latency, macs, parameters
+from hgsr_lite.removal.coupling import Coupling, couple
+from hgsr_lite.removal.ranking import STRATEGIES, Ranking
+from hgsr_lite.removal.report import CompactReport, written
+from hgsr_lite.removal.surgery import cut_, hold_back
+from hgsr_lite.training import accuracy, fit
+from hgsr_lite.zeros import sparsity, zero_below_
+
+_TIMED_BATCH = 128
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What one `prune` did: the table of its stages, and `compact`'s report on the removal itself.
+
+    `stages` has a row each for before, after removal and, if there was any, after fine-tuning: validation
+    accuracy, the four sparsity figures (shares, 0..1), parameters, multiply-accumulates for one image, and
+    milliseconds for a batch of at most 128 images.
+    """
+
+    how: str
+    stages: pd.DataFrame
+    removal: CompactReport
+    test_accuracy: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table of stages."""
+        return self.stages
+
+    def _title(self) -> str:
+        return f"pruned by {self.how}; test accuracy of the result {self.test_accuracy:.1%}"
+
+    def __str__(self) -> str:
+        return f"{self._title()}\n{self.stages.T.to_string(float_format=written)}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self._title()}</p>{self.stages.T.to_html(float_format=written)}"
+
+
+def prune(
+    model: nn.Module,
+    data: Data,
+    how: str = "tolerance",
+    amount: float | None = None,
+    *,
+    to_parameters: int | None = None,
+    tolerance: float = 1e-3,
+    relative: bool = False,
+    grouping: str = "feature",
+    samples: int = 256,
+    seed: int = 0,
+    finetune: Mapping[str, Any] | None = None,
+    repeats: int = 20,
+) -> tuple[nn.Module, PruneReport]:
+    """Choose channels, remove them, train on if asked; return a smaller copy of the model and a report.
+
+    `how` is a key of `STRATEGIES`:
+
+    - `"tolerance"`: set every convolution weight below `tolerance` to zero and remove the channels that die
+      of it;
+    - `"norm"`: the lowest root mean square of a channel's group of weights, feature-wise or neuron-wise;
+    - `"loss"`: the lowest rise in cross-entropy on `samples` random training images when the channel is
+      silenced (arXiv 2011.02389);
+    - `"random"`: any, the control.
+
+    `relative` measures the first two in units of each layer's root mean square, as in `sparsity`. All but the
+    first need `amount`, the share of the removable channels to take (0..1), or `to_parameters`,
+    and then take channels until the parameters left are as near to that number as whole channels allow.
+    Every layer keeps a channel. Channels are removed as `compact` does it. `finetune` holds the arguments of
+    `fit` for training on. Choices are made on training and validation images; the test part is read once,
+    for the result. `model` itself is never changed. Raises `ValueError` for an unknown strategy and an
+    impossible amount, and whatever `compact` raises.
+
+    >>> from hgsr_lite.data import load_data
+    >>> from hgsr_lite.models import build_model
+    >>> data = load_data("digits", device="cpu")
+    >>> net = build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
+    >>> small, report = prune(net, data, "norm", 0.5, repeats=0)
+    >>> int(report.stages.parameters["after removal"]) < int(report.stages.parameters["before"])
+    True
+    """
+    _check_request(how, amount, to_parameters, samples)
+    choose("grouping", grouping, GROUPINGS)
+    example = data.validation.images[:_TIMED_BATCH]
+    check_input(model, example[:2])
+    zeroed = copy.deepcopy(model)
+    if STRATEGIES[how] is None:
+        zero_below_(zeroed, tolerance, relative)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        work = copy.deepcopy(model).eval().requires_grad_(True)
+        coupling = couple(work, example[:1])
+        ranking = Ranking(work, coupling.free, data, grouping, relative, samples, generator)
+        plan = _Plan(work, coupling, STRATEGIES[how](ranking))
+        silence_(zeroed, plan.choice(amount, to_parameters))
+    small, removal = compact(zeroed, example[:8], repeats=0)
+    stages = {"before": model, "after removal": copy.deepcopy(small)}
+    if finetune is not None:
+        fit(small, data, **finetune)
+        stages["after fine-tuning"] = small
+    return small, PruneReport(
+        how, _table(stages, data, tolerance, relative, repeats), removal, accuracy(small, data.test)
+    )
+
+
+def _check_request(how: str, amount: float | None, to_parameters: int | None, samples: int) -> None:
+    choose("way of choosing", how, STRATEGIES)
+    given = [value for value in (amount, to_parameters) if value is not None]
+    if STRATEGIES[how] is None and given:
+        raise ValueError(f"{how!r} takes no amount: what is below the tolerance goes")
+    if STRATEGIES[how] is not None and len(given) != 1:
+        raise ValueError(f"{how!r} needs either amount (a share of the channels) or to_parameters")
+    if amount is not None and not (isinstance(amount, int | float) and 0 <= amount <= 1):
+        raise ValueError(f"amount {amount!r} is outside 0..1: it is the share of the channels to remove")
+    if to_parameters is not None and not (isinstance(to_parameters, int) and to_parameters > 0):
+        raise ValueError(f"to_parameters {to_parameters!r} is no number of parameters: give an int above 0")
+    if not (isinstance(samples, int) and samples > 0):
+        raise ValueError(f"samples {samples!r} is no number of training images: give an int above 0")
+
+
+class _Plan:
+    """The removable channels of a copy of the model, their scores, and sets of the lowest ones."""
+
+    def __init__(self, model: nn.Module, coupling: Coupling, scores: list[Tensor]) -> None:
+        self.model, self.coupling, self.scores = model, coupling, scores
+        self.families = coupling.free
+
+    def choice(self, amount: float | None, to_parameters: int | None) -> dict[str, Tensor]:
+        """Layer name -> the input channels that are to fall silent."""
+        total = sum(family.size for family in self.families)
+        if to_parameters is None:
+            removed = self._lowest(round(amount * total))
+        else:
+            removed = self._down_to(to_parameters, total)
+        silent: dict[str, list[Tensor]] = {}
+        for family, gone in zip(self.families, removed, strict=True):
+            for part in family.readers:
+                silent.setdefault(part.name, []).append(part.positions(gone))
+        return {name: torch.cat(positions) for name, positions in silent.items()}
+
+    def _lowest(self, wanted: int) -> list[Tensor]:
+        """The `wanted` lowest channels, or as many as can go while every layer keeps one."""
+        order = torch.cat(self.scores).argsort(stable=True)
+        taken = wanted
+        while True:
+            marked = torch.zeros(len(order), dtype=torch.bool)
+            marked[order[:taken]] = True
+            removed = list(marked.split([family.size for family in self.families]))
+            hold_back(self.families, removed, self.scores)
+            missing = wanted - sum(int(gone.sum()) for gone in removed)
+            if missing <= 0 or taken >= len(order):
+                return removed
+            taken += missing
+
+    def _down_to(self, to_parameters: int, total: int) -> list[Tensor]:
+        few, many = 0, total
+        while many - few > 1:
+            middle = (few + many) // 2
+            few, many = (middle, many) if self._left(middle) > to_parameters else (few, middle)
+        return self._lowest(min((few, many), key=lambda wanted: abs(self._left(wanted) - to_parameters)))
+
+    def _left(self, wanted: int) -> int:
+        """Parameters left when the `wanted` lowest channels are cut out of a copy."""
+        model, coupling = copy.deepcopy((self.model, self.coupling))
+        cut_(coupling, self._lowest(wanted))
+        return parameters(model)
+
+
+@torch.no_grad()
+def silence_(model: nn.Module, silent: Mapping[str, Tensor]) -> None:
+    """Set to zero, in place, all weights with which the named layers read the given input channels.
+
+    >>> layer = nn.Sequential(nn.Linear(3, 1))
+    >>> silence_(layer, {"0": torch.tensor([0, 2])})
+    >>> (layer[0].weight == 0).tolist()
+    [[True, False, True]]
+    """
+    for name, positions in silent.items():
+        module = model.get_submodule(name)
+        layout = Layout.of(module)
+        stack = kernel_stack(module.weight, layout)
+        columns = torch.zeros(stack.shape[0] * stack.shape[2], dtype=torch.bool, device=stack.device)
+        columns[positions.to(stack.device)] = True
+        quiet = stack.masked_fill(columns.view(stack.shape[0], 1, stack.shape[2], 1), 0.0)
+        quiet = quiet.transpose(1, 2) if layout.transposed else quiet
+        module.weight.copy_(quiet.reshape(module.weight.shape))
+
+
+def _table(
+    stages: Mapping[str, nn.Module], data: Data, tolerance: float, relative: bool, repeats: int
+) -> pd.DataFrame:
+    example = data.validation.images[:_TIMED_BATCH]
+    models = {stage: copy.deepcopy(model).eval() for stage, model in stages.items()}
+    seconds = latency(models, example, repeats)
+    rows = {
+        stage: {
+            "validation accuracy": accuracy(model, data.validation),
+            **sparsity(model, tolerance, relative).overall.shares(),
+            "parameters": parameters(model),
+            "MACs per image": macs(model, example[:1]),
+            "milliseconds per batch": 1e3 * seconds[stage],
+        }
+        for stage, model in models.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")

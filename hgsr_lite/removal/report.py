@@ -1,0 +1,108 @@
+"""What was removed from a network, what that saves, and how far its outputs moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from hgsr_lite.removal.cost import Cost
+
+
+def written(figure: float) -> str:
+    """A figure of a report: large counts in full, everything else to four digits.
+
+    >>> written(56554.0), written(1.93512)
+    ('56,554', '1.935')
+    """
+    return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.4g}"
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One layer's channels before and after, and how many of its outputs went exactly or approximately."""
+
+    name: str
+    inputs_before: int
+    inputs_after: int
+    outputs_before: int
+    outputs_after: int
+    exact: int
+    approximate: int
+
+
+@dataclass(frozen=True)
+class OutputChange:
+    """The largest change of any output: absolute, and relative to the largest output of the original."""
+
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """What `compact` took out of a model, what that saves, and how far the outputs moved.
+
+    `change` is measured in the model's own dtype, on the example and on random images; `proof` in float64
+    on the same, after the exact removals and before any approximate one. `held` names the layers that
+    would have lost their last channel or, in a grouped convolution, more from one group than from another;
+    `fixed` names layers whose channels were left alone, with the reason.
+    """
+
+    layers: tuple[LayerChange, ...]
+    before: Cost
+    after: Cost
+    change: dict[str, OutputChange]
+    proof: dict[str, OutputChange]
+    held: tuple[str, ...]
+    fixed: dict[str, str]
+
+    @property
+    def exact(self) -> int:
+        """How many output channels went without any change of the function."""
+        return sum(layer.exact for layer in self.layers)
+
+    @property
+    def approximate(self) -> int:
+        """How many output channels left a constant behind that a zero-padded border cuts off."""
+        return sum(layer.approximate for layer in self.layers)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer: channels before and after on both sides, outputs removed exactly or not."""
+        return pd.DataFrame([vars(layer) for layer in self.layers]).set_index("name")
+
+    def costs(self) -> pd.DataFrame:
+        """Three rows, parameters, MACs and milliseconds: before, after, and how many times less."""
+        rows = {
+            "parameters": (self.before.parameters, self.after.parameters),
+            "MACs per image": (self.before.macs, self.after.macs),
+            "milliseconds per batch": (1e3 * self.before.seconds, 1e3 * self.after.seconds),
+        }
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"])
+        table["times less"] = table["before"] / table["after"]
+        return table
+
+    def _sentences(self) -> list[str]:
+        changes = ", ".join(
+            f"{what} {change.absolute:.2g} ({change.relative:.1e} of the largest output)"
+            for what, change in self.change.items()
+        )
+        lines = [
+            f"{self.exact} output channels removed exactly, {self.approximate} approximately",
+            f"largest change of output: {changes}",
+        ]
+        if self.held:
+            lines.append(f"held back, as a layer keeps a channel in each group: {', '.join(self.held)}")
+        lines += [f"left alone: {name} ({reason})" for name, reason in self.fixed.items()]
+        return lines
+
+    def __str__(self) -> str:
+        costs = self.costs().to_string(float_format=written)
+        return "\n".join([*self._sentences(), costs, self.to_frame().to_string()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{line}</li>" for line in self._sentences())
+        costs = self.costs().to_html(float_format=written)
+        return f"<ul>{lines}</ul>{costs}{self.to_frame().to_html()}"

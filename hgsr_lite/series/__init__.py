@@ -1,0 +1,12 @@
+"""The notebooks as a job: run, commit and time them, check exercises, collect figures. Start in `run`."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+# A notebook asks for two small names; what runs the notebooks (papermill) need not be installed for that.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["checks"],
+    submod_attrs={"header": ["banner"], "results": ["record_result"]},
+)

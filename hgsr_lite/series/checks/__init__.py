@@ -1,0 +1,89 @@
+"""One check for each exercise of the series; see `engine` for how they work."""
+
+from __future__ import annotations
+
+from hgsr_lite.series.checks.foundations import (
+    check_drop_ignored_inputs,
+    check_feature_sums,
+    check_ignored_inputs,
+    check_share_below,
+    check_zero_small,
+)
+from hgsr_lite.series.checks.hierarchy import (
+    check_kernel_force,
+    check_measured_degree,
+    check_squared_group_lasso,
+)
+from hgsr_lite.series.checks.norms import (
+    check_exclusive_sparsity,
+    check_lasso_step,
+    check_to_unit_ball,
+)
+from hgsr_lite.series.checks.scale import (
+    check_count_weights,
+    check_empty_layers,
+    check_on_the_front,
+    check_one_step,
+    check_smallest_good,
+    check_steps_to_zero,
+)
+from hgsr_lite.series.checks.smaller import (
+    check_constant_behind,
+    check_deadly_step,
+    check_folded_bias,
+    check_layer_macs,
+    check_shrink_group,
+    check_shrink_kernels,
+)
+from hgsr_lite.series.checks.training import (
+    check_calibrated_strength,
+    check_choose_sparsest,
+    check_half_width,
+    check_kept_channels,
+    check_magnitude_mask,
+    check_precision_and_recall,
+    check_warmed_up,
+)
+from hgsr_lite.series.checks.zero import (
+    check_group_stays_zero,
+    check_rebound_radius,
+    check_safe_root,
+    check_small_share,
+)
+
+__all__ = [
+    "check_calibrated_strength",
+    "check_choose_sparsest",
+    "check_constant_behind",
+    "check_count_weights",
+    "check_deadly_step",
+    "check_drop_ignored_inputs",
+    "check_empty_layers",
+    "check_exclusive_sparsity",
+    "check_feature_sums",
+    "check_folded_bias",
+    "check_group_stays_zero",
+    "check_half_width",
+    "check_ignored_inputs",
+    "check_kept_channels",
+    "check_kernel_force",
+    "check_lasso_step",
+    "check_layer_macs",
+    "check_magnitude_mask",
+    "check_measured_degree",
+    "check_on_the_front",
+    "check_one_step",
+    "check_precision_and_recall",
+    "check_rebound_radius",
+    "check_safe_root",
+    "check_share_below",
+    "check_shrink_group",
+    "check_shrink_kernels",
+    "check_small_share",
+    "check_smallest_good",
+    "check_squared_group_lasso",
+    "check_steps_to_zero",
+    "check_to_unit_ball",
+    "check_warmed_up",
+    "check_zero_small",
+]

@@ -1,0 +1,151 @@
+"""Checks for the hierarchical penalties, notebook 03: their value, their degree and their force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hgsr_lite.penalties import Penalty, power
+from hgsr_lite.series.checks.engine import Answer, check_answer
+
+_SUMMED = {"feature": 0, "neuron": 1}
+
+
+def random_weight(*shape: int, seed: int = 3) -> Tensor:
+    """A normal weight that the reader has not seen, float64.
+
+    >>> random_weight(3, 2, 4).dtype
+    torch.float64
+    """
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def l2_norms(weight: Tensor) -> Tensor:
+    """The Euclidean norm of every kernel.
+
+    >>> l2_norms(torch.tensor([[[3.0, -4.0]]]))
+    tensor([[5.]])
+    """
+    return weight.flatten(2).square().sum(2).sqrt()
+
+
+def _l1_norms(weight: Tensor) -> Tensor:
+    return weight.flatten(2).abs().sum(2)
+
+
+def check_squared_group_lasso(answer: Answer) -> bool:
+    """Exercise 3.1: `answer(weight)` is the hierarchical squared group lasso, neuron-wise.
+
+    >>> check_squared_group_lasso(lambda weight: weight.flatten(2).norm(dim=2).sum(1).square().sum())
+    your function: right.
+    True
+    """
+    mistakes = {
+        "You summed over the output channels, which is feature-wise. A neuron-wise group holds the kernels "
+        "that make one output channel.": lambda w: l2_norms(w).sum(0).square().sum(),
+        "Your kernels are measured with the l1 norm, as in exclusive sparsity. The group lasso takes the "
+        "Euclidean norm.": lambda w: _l1_norms(w).sum(1).square().sum(),
+        "A kernel's norm is left squared: take its root before you add up the group.": lambda w: (
+            l2_norms(w).square().sum(1).square().sum()
+        ),
+        "Your group is a bag of weights. First one norm a kernel, then the sum over the kernels.": lambda w: (
+            w.flatten(1).square().sum()
+        ),
+        "The sum over a group's kernels has not been squared.": lambda w: l2_norms(w).sum(),
+        "You squared the sum of all groups: square each group, then add them.": lambda w: (
+            l2_norms(w).sum().square()
+        ),
+        "That is the square-rooted one: here the outer function is the square.": lambda w: (
+            l2_norms(w).sum(1).sqrt().sum()
+        ),
+        "You returned one number a group: add them up.": lambda w: l2_norms(w).sum(1).square(),
+    }
+    cases = [(random_weight(3, 2, 4),), (random_weight(2, 5, 3, 3),)]
+    return check_answer(answer, Penalty("hsq_gl", "neuron").value, cases, mistakes)
+
+
+def check_measured_degree(answer: Answer) -> bool:
+    """Exercise 3.2: `answer(penalty, weight)` measures the d in penalty(t W) = t^d penalty(W).
+
+    >>> check_measured_degree(lambda penalty, weight: (penalty(2 * weight) / penalty(weight)).log2())
+    your function: right.
+    True
+    """
+
+    def cubed(weight: Tensor) -> Tensor:
+        return weight.abs().sum() ** 3
+
+    def growth(penalty: Callable, weight: Tensor) -> Tensor:
+        return penalty(2 * weight) / penalty(weight)
+
+    mistakes = {
+        "That is how many times the penalty has grown. The degree is the exponent: undo the power.": growth,
+        "Nearly: divide by the logarithm of the factor that scaled the weight.": lambda *case: growth(
+            *case
+        ).log(),
+        "Nearly: divide by the base-10 logarithm of the factor that scaled the weight.": lambda *case: growth(
+            *case
+        ).log10(),
+        "The ratio is upside down: the scaled weight's penalty belongs on top.": lambda *case: (
+            -growth(*case).log2()
+        ),
+    }
+    penalties = [Penalty("hsqrt_gl12"), Penalty("hsq_es", "neuron"), Penalty("hsq_gl12"), cubed]
+    cases = [(penalty, random_weight(3, 4, 2)) for penalty in penalties]
+    return check_answer(answer, lambda *case: growth(*case).log2(), cases, mistakes, tolerance=1e-4)
+
+
+def check_kernel_force(answer: Answer) -> bool:
+    """Exercise 3.3: `answer(weight, grouping, norm, inner, outer)` is each kernel's force, 0 at zero kernels.
+
+    >>> def force(weight, grouping, norm, inner, outer):
+    ...     return torch.ones(weight.shape[:2])
+    >>> check_kernel_force(force)
+    force: not right yet. The shape fits, the numbers do not: try it on a layer small enough to work by hand.
+    False
+    """
+
+    def norms_and_sums(weight: Tensor, grouping: str, norm: int, inner: float) -> tuple[Tensor, Tensor]:
+        norms = _l1_norms(weight) if norm == 1 else l2_norms(weight)
+        return norms, norms.pow(inner).sum(_SUMMED[grouping], keepdim=True).expand_as(norms)
+
+    def inner_slope(weight: Tensor, grouping: str, norm: int, inner: float, outer: float) -> Tensor:
+        norms, _ = norms_and_sums(weight, grouping, norm, inner)
+        return inner * power(norms, inner - 1)
+
+    def outer_slope(weight: Tensor, grouping: str, norm: int, inner: float, outer: float) -> Tensor:
+        _, sums = norms_and_sums(weight, grouping, norm, inner)
+        return outer * power(sums, outer - 1)
+
+    def right(*case) -> Tensor:
+        return outer_slope(*case) * inner_slope(*case)
+
+    def unguarded(weight: Tensor, grouping: str, norm: int, inner: float, outer: float) -> Tensor:
+        norms, sums = norms_and_sums(weight, grouping, norm, inner)
+        return outer * sums.pow(outer - 1) * inner * norms.pow(inner - 1)
+
+    mistakes = {
+        "The derivative of the inner power is missing: p n^(p-1), one number a kernel.": outer_slope,
+        "The derivative of the outer power is missing: q S^(q-1), one number a group.": inner_slope,
+        "Nearly: each power brings its exponent down in front: multiply by p and q.": lambda *case: (
+            right(*case) / (case[3] * case[4])
+        ),
+        "Away from zero this is right. At norm 0 a negative power is infinite: put 0 there.": unguarded,
+        "Your groups are the wrong way round: feature-wise sums over the output channels.": lambda *case: (
+            right(case[0], "neuron" if case[1] == "feature" else "feature", *case[2:])
+        ),
+        "Your kernels are measured with the other norm: 1 is the sum of absolute values.": lambda *case: (
+            right(*case[:2], 3 - case[2], *case[3:])
+        ),
+    }
+    with_zero_kernel = random_weight(3, 2, 4)
+    with_zero_kernel[1, 0] = 0
+    cases = [
+        (random_weight(3, 2, 4, seed=5), "feature", 1, 0.5, 2.0),
+        (with_zero_kernel, "neuron", 1, 0.5, 0.5),
+        (random_weight(2, 4, 3, 3), "neuron", 2, 1.0, 2.0),
+        (with_zero_kernel, "feature", 2, 2.0, 0.5),
+    ]
+    return check_answer(answer, right, cases, mistakes)

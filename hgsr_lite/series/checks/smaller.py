@@ -1,0 +1,245 @@
+"""The checks of notebooks 07 and 08: exact zeros, a smaller network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hgsr_lite.groups import kernel_norms
+from hgsr_lite.penalties import Penalty
+from hgsr_lite.series.checks.engine import Answer, check_answer
+
+
+def _random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer_with_zero_kernel() -> Tensor:
+    """A weight (3, 2, 3, 3) whose kernels have very different lengths, one of them zero.
+
+    >>> (kernel_norms(layer_with_zero_kernel(), 2) == 0).sum()
+    tensor(1)
+    """
+    sizes = torch.tensor([[0.0, 1.0], [0.2, 0.5], [2.0, 0.05]])
+    return _random(3, 2, 3, 3, seed=1) * sizes[:, :, None, None]
+
+
+def check_shrink_kernels(answer: Answer) -> bool:
+    """7.1: `shrink_kernels(weight, step)`, a block soft-threshold with every kernel a group of its own."""
+
+    def scaled(factor: Callable[[Tensor, float], Tensor], norm: int = 2) -> Answer:
+        return lambda w, step: w * factor(kernel_norms(w, norm), step)[:, :, None, None]
+
+    def cut(n: Tensor, step: float) -> Tensor:
+        return torch.where(n > step, 1 - step / n, 0.0)
+
+    def per_row(weight: Tensor, step: float) -> Tensor:
+        return weight * cut(weight.flatten(1).norm(dim=1), step)[:, None, None, None]
+
+    def per_column(weight: Tensor, step: float) -> Tensor:
+        return weight * cut(weight.transpose(0, 1).flatten(1).norm(dim=1), step)[:, None, None]
+
+    mistakes = {
+        "That is the soft-threshold of every weight: here a whole kernel shrinks by one factor.": (
+            lambda w, step: w.sign() * (w.abs() - step).clamp(min=0)
+        ),
+        "You measured the kernels by their l1 norm; the block soft-threshold needs their l2 length.": scaled(
+            cut, 1
+        ),
+        "You made each output channel a group; here each kernel is one.": per_row,
+        "You made each input channel a group; here each kernel is one.": per_column,
+        "The short kernels went, but the survivors must shrink too: by the step, in length.": scaled(
+            lambda n, step: (n > step).float()
+        ),
+        "Short kernels came out turned round: a factor below zero must become zero.": scaled(
+            lambda n, step: torch.where(n > 0, 1 - step / n, 0.0)
+        ),
+        "NaN at the zero kernel: 0/0 or 0 times infinity; choose its factor with torch.where.": scaled(
+            lambda n, step: (n - step).clamp(min=0) / n
+        ),
+    }
+    cases = [(layer_with_zero_kernel(), 0.5), (_random(2, 4, 2, 2, seed=2), 1.5)]
+    return check_answer(
+        answer,
+        lambda w, step: scaled(cut)(w, step),
+        cases,
+        mistakes,
+    )
+
+
+def check_deadly_step(answer: Answer) -> bool:
+    """7.2: `deadly_step(size)`, the step from which on the square root's prox of one weight is zero."""
+    mistakes = {
+        "There the cubic loses its solutions; but zero wins earlier. Compare the objective's values.": (
+            lambda a: 4 * (a / 3) ** 1.5
+        ),
+        "That is the soft-threshold's answer: it kills a weight at t = a.": lambda a: a.clone(),
+        "Right at a = 1.5 only: how does t grow with a? (Scale v and a together.)": lambda a: 2 * a / 3,
+        "You have the size that dies at a given step, 1.5 t^(2/3); turn it round.": (
+            lambda t: 1.5 * t ** (2 / 3)
+        ),
+    }
+    cases = [(torch.tensor([0.3, 1.0, 1.5, 6.0]),), (torch.tensor([2.0, 8.0]),)]
+    return check_answer(answer, lambda a: (2 * a / 3) ** 1.5, cases, mistakes)
+
+
+def check_shrink_group(answer: Answer) -> bool:
+    """7.3: `shrink_group(kernels, step)`, the `hsq_gl` prox of one group, (kernels, elements)."""
+
+    def by(key: str) -> Answer:
+        return lambda kernels, step: Penalty(key, "neuron").prox(kernels[None], step)[0]
+
+    def thresholded_weights(kernels: Tensor, step: float) -> Tensor:
+        norms = kernels.norm(dim=1)
+        threshold = norms - Penalty("es", "neuron").prox(norms[None, :, None], step).flatten()
+        return kernels.sign() * (kernels.abs() - threshold[norms.argmax()]).clamp(min=0)
+
+    def all_counted(kernels: Tensor, step: float) -> Tensor:
+        norms = kernels.norm(dim=1, keepdim=True)
+        threshold = 2 * step * norms.sum() / (1 + 2 * step * len(norms))
+        return torch.where(norms > threshold, kernels * (1 - threshold / norms), 0.0)
+
+    def unguarded(kernels: Tensor, step: float) -> Tensor:
+        norms = kernels.norm(dim=1)
+        return kernels * (Penalty("es", "neuron").prox(norms[None, :, None], step).flatten() / norms)[:, None]
+
+    mistakes = {
+        "That is `es`: you thresholded single weights. Take the kernels' l2 norms first.": by("es"),
+        "The threshold is right, but you took it off each weight; take it off each kernel's norm.": (
+            thresholded_weights
+        ),
+        "That is the group lasso, one length for the whole group; here each kernel has a length.": by("gl"),
+        "You let all kernels count, m = K. Try every m of the sorted norms, take the largest.": all_counted,
+        "The step is halved: the derivative of the square brings a factor 2.": (
+            lambda kernels, step: by("hsq_gl")(kernels, step / 2)
+        ),
+        "NaN at a zero kernel: its norm is divided by itself. Choose its factor with torch.where.": unguarded,
+    }
+    sizes = torch.tensor([[3.0], [0.0], [0.1], [1.0]])
+    cases = [(_random(4, 9, seed=3) * sizes, 0.2), (_random(3, 4, seed=4), 0.5), (_random(5, 1, seed=5), 0.1)]
+    return check_answer(answer, by("hsq_gl"), cases, mistakes, tolerance=1e-4)
+
+
+def check_layer_macs(answer: Answer) -> bool:
+    """8.1: `layer_macs(layer, height, width)`, a convolution's multiply-accumulates for one image."""
+
+    def right(layer: nn.Conv2d, height: int, width: int) -> int:
+        return layer.weight.numel() * height * width
+
+    mistakes = {
+        "Those are the weights. Each is used at every position of the output.": (
+            lambda layer, height, width: layer.weight.numel()
+        ),
+        "Multiplications and additions are counted together: one MAC is both.": (
+            lambda layer, height, width: 2 * right(layer, height, width)
+        ),
+        "The kernel's elements are missing: at each position a 3 by 3 kernel multiplies nine times.": (
+            lambda layer, height, width: layer.in_channels * layer.out_channels * height * width
+        ),
+        "With groups > 1 an output reads only in_channels / groups channels: count the weight itself.": (
+            lambda layer, height, width: right(layer, height, width) * layer.groups
+        ),
+        "A channel's kernel runs once for each *pair* of channels: multiply by the input channels too.": (
+            lambda layer, height, width: right(layer, height, width) // layer.weight.shape[1]
+        ),
+    }
+    cases = [
+        (nn.Conv2d(3, 8, 3), 8, 8),
+        (nn.Conv2d(6, 4, (3, 1)), 5, 7),
+        (nn.Conv2d(8, 8, 3, groups=4), 4, 4),
+    ]
+    return check_answer(answer, right, cases, mistakes)
+
+
+def uneven_norm() -> nn.BatchNorm2d:
+    """A batch norm of three channels with nothing at its default, ready to be evaluated.
+
+    >>> uneven_norm().training
+    False
+    """
+    norm = nn.BatchNorm2d(3, eps=0.01)
+    norm.weight.data = torch.tensor([0.5, -2.0, 0.0])
+    norm.bias.data = torch.tensor([0.1, 0.0, -0.7])
+    norm.running_mean = torch.tensor([0.4, -1.0, 3.0])
+    norm.running_var = torch.tensor([0.04, 1.0, 0.0])
+    return norm.eval()
+
+
+def check_constant_behind(answer: Answer) -> bool:
+    """8.2: `constant_behind(norm)`, what each channel of a batch norm puts out where it is given zeros."""
+
+    def right(norm: nn.BatchNorm2d) -> Tensor:
+        return norm.bias - norm.weight * norm.running_mean * (norm.running_var + norm.eps).rsqrt()
+
+    mistakes = {
+        "That is the bias alone. In eval mode the running mean is subtracted first, from the zeros too.": (
+            lambda norm: norm.bias
+        ),
+        "The sign of the mean: zero minus the mean is negative.": (
+            lambda norm: norm.bias + norm.weight * norm.running_mean * (norm.running_var + norm.eps).rsqrt()
+        ),
+        "The scale is missing: between the division and the bias, a batch norm multiplies by its weight.": (
+            lambda norm: norm.bias - norm.running_mean * (norm.running_var + norm.eps).rsqrt()
+        ),
+        "You divided by the variance; the division is by its root.": (
+            lambda norm: norm.bias - norm.weight * norm.running_mean / (norm.running_var + norm.eps)
+        ),
+        "Nearly: eps belongs under the root, added to the variance.": (
+            lambda norm: norm.bias - norm.weight * norm.running_mean / (norm.running_var.sqrt() + norm.eps)
+        ),
+        "You forgot eps, which is added to the variance (and saves a channel of variance zero).": (
+            lambda norm: norm.bias - norm.weight * norm.running_mean * norm.running_var.rsqrt()
+        ),
+        "The bias is missing: a batch norm adds it last.": (lambda norm: right(norm) - norm.bias),
+    }
+    first = nn.BatchNorm2d(2).eval()
+    first.bias.data = torch.tensor([0.3, -0.2])
+    return check_answer(answer, right, [(uneven_norm(),), (first,)], mistakes)
+
+
+def _layer(layer: nn.Conv2d, seed: int) -> nn.Conv2d:
+    layer.weight.data = _random(*layer.weight.shape, seed=seed)
+    if layer.bias is not None:
+        layer.bias.data = _random(len(layer.bias), seed=seed + 1)
+    return layer
+
+
+def check_folded_bias(answer: Answer) -> bool:
+    """8.3: `folded_bias(layer, constants)`, the bias with what constant input channels contribute."""
+
+    def old(layer: nn.Conv2d) -> Tensor:
+        return torch.zeros(layer.out_channels) if layer.bias is None else layer.bias
+
+    def right(layer: nn.Conv2d, constants: Tensor) -> Tensor:
+        return old(layer) + layer.weight.sum((2, 3)) @ constants
+
+    mistakes = {
+        "The layer's own bias got lost: the constants come on top of it.": (
+            lambda layer, constants: right(layer, constants) - old(layer)
+        ),
+        "You subtracted the contribution. The removed channels added it, so the bias must add it.": (
+            lambda layer, constants: 2 * old(layer) - right(layer, constants)
+        ),
+        "You averaged over the kernel; every one of its weights meets the constant: sum them.": (
+            lambda layer, constants: old(layer) + layer.weight.mean((2, 3)) @ constants
+        ),
+        "Only one weight of each kernel was used; all of them meet the constant.": (
+            lambda layer, constants: (
+                old(layer)
+                + layer.weight[:, :, layer.weight.shape[2] // 2, layer.weight.shape[3] // 2] @ constants
+            )
+        ),
+        "Signs matter: weights are added as they are, not their absolute values.": (
+            lambda layer, constants: old(layer) + layer.weight.abs().sum((2, 3)) @ constants
+        ),
+        "The constants were added up first: each must meet the kernels of its own channel.": (
+            lambda layer, constants: old(layer) + layer.weight.sum((1, 2, 3)) * constants.sum()
+        ),
+    }
+    cases = [
+        (_layer(nn.Conv2d(3, 4, 3), 6), torch.tensor([0.5, 0.0, -1.0])),
+        (_layer(nn.Conv2d(2, 3, (1, 2), bias=False), 8), torch.tensor([2.0, 1.0])),
+    ]
+    return check_answer(answer, right, cases, mistakes)

@@ -1,0 +1,297 @@
+"""One training run: its settings, its state, one epoch at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from hgsr_lite.arguments import check_count, check_tolerance, choose
+from hgsr_lite.data import Data, Look, augmented_looks
+from hgsr_lite.regularizer import Regularizer
+from hgsr_lite.training.history import History
+from hgsr_lite.training.measurement import evaluate
+from hgsr_lite.zeros import SparsityReport, sparsity
+
+OPTIMIZERS = ("sgd", "adam")
+_CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
+_FEW_STEPS = 50  # in fewer, a network may well have learnt nothing yet
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's course, by default as the authors do it.
+
+    A checkpoint belongs to exactly one of these.
+    """
+
+    epochs: int = 10
+    seed: int = 0
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    proximal: bool = False
+    augment: bool = False
+    tolerance: float = 1e-3
+    relative: bool = False
+    bfloat16: bool = False
+
+    def check(self, regularizer: Regularizer | None) -> None:
+        """Refuse settings that cannot work, before anything is trained."""
+        choose("optimizer", self.optimizer, OPTIMIZERS)
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+        check_count("seed", self.seed, 0)
+        check_tolerance(self.tolerance)
+        if not (isinstance(self.lr, Real) and math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr {self.lr!r} must be a finite number > 0: the authors take 0.01")
+        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
+            raise ValueError(f"momentum {self.momentum!r} must be from 0 to below 1: the authors take 0.9")
+        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < math.inf):
+            raise ValueError(
+                f"weight_decay {self.weight_decay!r} must be a finite number >= 0: the authors take 5e-4"
+            )
+        if self.proximal and regularizer is None:
+            raise ValueError("proximal=True needs a regularizer: there is nothing to take the step for")
+        if self.proximal and self.optimizer == "adam":
+            raise ValueError(
+                "proximal=True with optimizer='adam' would be wrong: Adam scales each weight's step by "
+                "itself, so one scalar step no longer solves the proximal problem; use optimizer='sgd'"
+            )
+
+    def make_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer these settings ask for."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Convolutions and linear layers in bfloat16, if these settings ask for it."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def as_wanted(self, images: Tensor) -> Tensor:
+        """Images in the memory format that bfloat16 convolutions are fastest with; float32 as they are."""
+        return images.contiguous(memory_format=torch.channels_last) if self.bfloat16 else images
+
+    def lr_in(self, epoch: int) -> float:
+        """The authors' schedule: times 0.2 after each third of the run; epochs count from 1."""
+        return self.lr * 0.2 ** (3 * (epoch - 1) // self.epochs)
+
+
+def at_least_float32(scores: Tensor) -> Tensor:
+    """Scores as exact as a loss needs them; float64 stays what it is."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+class Run:
+    """One training run in progress: the parts that change together and are saved together."""
+
+    def __init__(
+        self, model: nn.Module, data: Data, regularizer: Regularizer | None, settings: Settings
+    ) -> None:
+        self.model, self.data, self.regularizer, self.settings = model, data, regularizer, settings
+        self.optimizer = settings.make_optimizer(model.parameters())
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.history = History()
+        self.epoch = 0
+        self.steps = math.ceil(len(data.train.labels) / settings.batch_size)
+        self._warned: set[str] = set()
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs, as tensors and plain values."""
+        return {
+            "identity": self.identity(),
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "shuffling": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "history": self.history.state(),
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be resumed."""
+        return {
+            **asdict(self.settings),
+            "regularizer": repr(self.regularizer),
+            "data": self.data.name,
+            "training images": len(self.data.train.labels),
+            "model": type(self.model).__name__,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["shuffling"])
+        torch.set_rng_state(state["random"])
+        self.history = History.from_state(state["history"])
+        self.epoch = state["epoch"]
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training images of one epoch, shuffled, cropped and flipped if asked for."""
+        return map(self.show, self.looks())
+
+    def looks(self) -> Iterator[Look]:
+        """Which images each batch of an epoch shows, and how: all that is random about it."""
+        train, batch_size = self.data.train, self.settings.batch_size
+        if self.settings.augment:
+            return augmented_looks(train, batch_size, self.generator, self._padding)
+        return map(Look, train.order(batch_size, self.generator))
+
+    def show(self, look: Look) -> tuple[Tensor, Tensor]:
+        """A batch's images and labels."""
+        images, labels = look.at(self.data.train, self._padding)
+        return self.settings.as_wanted(images), labels
+
+    @property
+    def _padding(self) -> int:
+        return max(1, self.data.train.images.shape[-1] // 8)  # 4 for 32 pixels, as is usual
+
+    def train_epoch(self, bar: tqdm) -> None:
+        """One pass over the training images, then a record of where the network stands."""
+        self.start_epoch()
+        for images, labels in self.batches():
+            self.start_step()
+            self.end_step(*self.step(images, labels), len(labels))
+            bar.update()
+        self.end_epoch()
+        bar.set_postfix_str(self.standing())
+
+    def start_epoch(self) -> None:
+        """Set the epoch's learning rate and begin its sums."""
+        self.epoch += 1
+        self._started, self._step_number = time.perf_counter(), 0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr_in(self.epoch)
+        self.model.train()
+        self._images = 0
+        self._loss_sum = torch.zeros((), device=self.data.device)
+        self._term_sum = torch.zeros_like(self._loss_sum)
+
+    def start_step(self) -> None:
+        """Tell the regularizer how far training has come."""
+        self._step_number += 1
+        if self.regularizer is not None:
+            done = (self.epoch - 1) * self.steps + self._step_number
+            self.regularizer.set_progress(done / (self.settings.epochs * self.steps))
+
+    def end_step(self, loss: Tensor, term: Tensor, images: int) -> None:
+        """Count a batch's mean loss and the penalty beside it."""
+        self.count(loss * images, term, images)
+
+    def count(self, loss_sum: Tensor, term_sum: Tensor, images: int) -> None:
+        """Count the losses of so many images, and the penalties beside them, as their sums."""
+        self._images += images
+        self._loss_sum += loss_sum
+        self._term_sum += term_sum
+
+    def end_epoch(self) -> None:
+        """Record where the network stands; raise `FloatingPointError` if its loss is not finite."""
+        self._record(self._loss_sum.item() / self._images, self._term_sum.item() / self.steps)
+
+    def standing(self) -> str:
+        """The last record in a few words."""
+        last = self.history.records[-1]
+        return f"accuracy {last['validation accuracy']:.1%}, {last['below tolerance']:.1%} below tolerance"
+
+    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One training step; return the batch's mean loss and the penalty."""
+        self.optimizer.zero_grad()
+        with self.settings.autocast(images.device):
+            scores = self.model(images)
+        loss = cross_entropy(at_least_float32(scores), labels)
+        loss.backward()
+        term = torch.zeros_like(loss.detach())
+        if self.regularizer is not None and not self.settings.proximal:
+            term = self.regularizer.add_gradient_()
+        self.optimizer.step()
+        if self.settings.proximal:
+            self.take_proximal_step(self.optimizer.param_groups[0]["lr"], loss, term)
+        return loss.detach(), term
+
+    def take_proximal_step(self, lr: float, loss: Tensor, term: Tensor) -> None:
+        """The regularizer's proximal step; weights that are no numbers raise what `diverged` makes."""
+        try:
+            self.regularizer.prox_(lr)
+        except FloatingPointError as error:
+            raise self.diverged(loss.item(), term.item()) from error
+
+    def _record(self, loss: float, term: float) -> None:
+        weights_are_numbers = all(parameter.isfinite().all() for parameter in self.model.parameters())
+        if not (math.isfinite(loss + term) and weights_are_numbers):
+            raise self.diverged(loss, term)
+        report = sparsity(self.model, self.settings.tolerance, self.settings.relative)
+        validation_loss, validation_accuracy = evaluate(self.model, self.data.validation)
+        self.history.records.append(
+            {
+                "epoch": self.epoch,
+                "training loss": loss,
+                "penalty": term,
+                "validation loss": validation_loss,
+                "validation accuracy": validation_accuracy,
+                **report.overall.shares(),
+                "strength": self.regularizer.current_strength if self.regularizer else 0.0,
+                "seconds": time.perf_counter() - self._started,
+            }
+        )
+        self.history.take_snapshot(self.model, self.epoch, self.settings.epochs)
+        self._guard(report, loss, term)
+
+    def diverged(self, loss: float, term: float) -> FloatingPointError:
+        """The error of a run whose loss or weights are no longer finite, with the history so far."""
+        strength = self.regularizer.current_strength if self.regularizer else 0.0
+        weights = ", and some weights are not finite" if math.isfinite(loss + term) else ""
+        precision = ", or train without bfloat16" if self.settings.bfloat16 else ""
+        error = FloatingPointError(
+            f"epoch {self.epoch}: the loss is {loss:g} and the penalty {term:g} at strength {strength:g}"
+            f"{weights}: lower the strength or the learning rate ({self.settings.lr:g}), or warm the "
+            f"strength up (warmup=0.5){precision}; the epochs before this one are in this error's .history"
+        )
+        error.history = self.history
+        return error
+
+    def _guard(self, report: SparsityReport, loss: float, term: float) -> None:
+        """Say at once when a layer, or the network, has died; not at the end of the run."""
+        if self.regularizer is None:
+            return
+        chance = _CHANCE * math.log(self.data.num_classes)
+        at_chance = loss > chance
+        empty = [layer.name for layer in report.layers if layer.below_tolerance == layer.weights]
+        for name in empty:
+            state = (
+                "and the loss is at chance: the network is dead"
+                if at_chance
+                else (
+                    "though the loss is not at chance; before a batch norm the scale means little, else "
+                    "the layer is dying"
+                )
+            )
+            self._warn(name + str(at_chance), f"every weight of layer {name!r} is below tolerance, {state}")
+        had_learnt = any(record["training loss"] <= chance for record in self.history.records)
+        should_have = self.epoch == self.settings.epochs and self.epoch * self.steps >= _FEW_STEPS
+        if at_chance and term > loss and (had_learnt or should_have) and not empty:
+            self._warn("chance", "the loss is at chance, though no layer is below tolerance as a whole")
+
+    def _warn(self, once: str, what: str) -> None:
+        if once in self._warned:
+            return
+        self._warned.add(once)
+        note = (
+            f"epoch {self.epoch}: {what}. Lower the strength (now {self.regularizer.current_strength:g}) "
+            "or warm it up (warmup=0.5)."
+        )
+        self.history.notes.append(note)
+        warnings.warn(note, RuntimeWarning, stacklevel=8)

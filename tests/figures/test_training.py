@@ -1,0 +1,115 @@
+"""Figures carry their labels, share one scale and draw what they are given."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+import torch
+
+import hgsr_lite as hg
+from hgsr_lite import figures
+
+mpl.use("Agg")
+
+
+@pytest.fixture(scope="module")
+def run():
+    data = hg.load_data("digits", device="cpu", limit=100)
+    model = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
+    reg = hg.Regularizer(model, "hsq_gl12", strength=1e-4)
+    return model, hg.fit(model, data, reg, epochs=3, progress=False)
+
+
+def test_maps_side_by_side_share_one_scale_and_show_rows_as_outputs(run):
+    before, after = torch.rand(6, 4) + 0.1, torch.rand(6, 4) * 1e-3
+    figure = figures.kernel_map({"before": before, "after": after})
+    images = [axes.images[0] for axes in figure.axes[:2]]
+    assert images[0].get_clim() == images[1].get_clim()
+    assert images[0].get_array().shape == (6, 4)
+    assert [figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()] == ["input channel", "output channel"]
+
+
+def test_exact_zeros_are_told_apart_from_small_kernels():
+    figure = figures.kernel_map(torch.tensor([[0.0, 1e-9], [0.5, 1.0]]))
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn.mask.tolist() == [[True, False], [False, False]]
+
+
+def test_an_empty_layer_can_be_drawn():
+    figures.kernel_map(torch.zeros(3, 2))
+
+
+def test_maps_over_epochs_show_the_first_and_the_last_snapshot(run):
+    figure = figures.kernel_maps_over_epochs(run[1], next(iter(run[1].snapshots)))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert "epoch 0" in titles
+    assert "epoch 3" in titles
+
+
+def test_one_line_is_drawn_for_each_group(run):
+    model, history = run
+    layer = hg.weight_layers(model)[-1]
+    outputs, inputs = layer.weight.shape[:2]
+    for grouping, channels in [("feature", inputs), ("neuron", outputs)]:
+        axes = figures.groups_over_epochs(history, layer.name, grouping).axes[0]
+        assert len(axes.lines) == channels
+        assert axes.get_yscale() == "log"
+
+
+def test_epochs_are_marked_by_whole_numbers(run):
+    model, history = run
+    layer = hg.weight_layers(model)[-1].name
+    bottom = figures.training_curves({"one": history}).axes[1]
+    for axes in (bottom, figures.groups_over_epochs(history, layer).axes[0]):
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
+def test_curves_have_one_line_a_run_in_two_panels(run):
+    figure = figures.training_curves({"one": run[1], "two": run[1]})
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2]
+
+
+def test_accuracy_against_sparsity_joins_seeds_to_a_mean_with_its_interval():
+    table = pd.DataFrame(
+        {
+            "penalty": ["gl"] * 4,
+            "strength": [0.1, 0.1, 0.2, 0.2],
+            "accuracy": [0.9, 0.92, 0.8, 0.8],
+            "dead kernels": [0.1, 0.3, 0.5, 0.5],
+        }
+    )
+    axes = figures.accuracy_against(table, ["dead kernels"]).axes[0]
+    points = axes.lines[0].get_xydata()
+    assert points[0].tolist() == pytest.approx([20.0, 91.0])
+    (bars,) = axes.containers[0].lines[2]
+    heights = [abs(segment[1][1] - segment[0][1]) / 2 for segment in bars.get_segments()]
+    # Two values 0.02 apart: standard error 0.01, t(0.975, 1 degree of freedom) = 12.706.
+    assert heights == pytest.approx([12.706, 0.0], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: figures.kernel_map(torch.zeros(3)), "give \\(output, input channels\\)"),
+        (lambda run: figures.model_kernel_maps({"a": run[0]}, "nowhere"), "unknown layer 'nowhere'"),
+        (lambda run: figures.kernel_maps_over_epochs(run[1], "nowhere"), "unknown layer 'nowhere'"),
+        (
+            lambda run: figures.kernel_maps_over_epochs(run[1], next(iter(run[1].snapshots)), [99]),
+            "no snapshot was taken after epoch 99",
+        ),
+        (
+            lambda run: figures.accuracy_against(pd.DataFrame({"penalty": []}), ["dead"]),
+            "unknown column 'dead'",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(run, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(run)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    figures.plt.close("all")

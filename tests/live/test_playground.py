@@ -1,0 +1,206 @@
+"""The playground: the workbench without a browser, and the panel driven as a page would drive it."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+import hgsr_lite as hg
+from hgsr_lite.live import panel as panel_module
+from hgsr_lite.live.panel import Playground, playground
+from hgsr_lite.live.workbench import MOMENTUM, Choice, Workbench, before_and_after, compare, judge
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def data() -> hg.Data:
+    return hg.load_data("digits", device="cpu", limit=200)
+
+
+@pytest.fixture
+def bench(data: hg.Data) -> Workbench:
+    return Workbench(data, epochs=2)
+
+
+@pytest.fixture
+def panel(bench: Workbench) -> Playground:
+    return Playground(bench, Choice(strength=1e-3))
+
+
+def equal_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def wait_until_idle(panel: Playground) -> None:
+    panel._worker.join(timeout=60)
+    assert not panel.busy
+
+
+def test_the_same_choice_gives_the_same_network_twice(bench: Workbench):
+    assert equal_weights(bench.train(Choice()).model, bench.train(Choice()).model)
+
+
+@pytest.mark.parametrize(
+    "choice", [None, Choice(l1_mix=0.5, warmup=0.5), Choice("gl12", "neuron", proximal=True)]
+)
+def test_the_workbench_trains_as_fit_does(bench: Workbench, choice: Choice | None):
+    model = bench.new_model()
+    regularizer = choice.regularizer(model) if choice else None
+    hg.fit(
+        model, bench.data, regularizer, epochs=bench.epochs, seed=bench.seed, lr=bench.lr, momentum=MOMENTUM,
+        batch_size=bench.batch_size, proximal=bool(choice and choice.proximal), progress=False,
+    )  # fmt: skip
+    assert equal_weights(bench.train(choice).model, model)
+
+
+def test_a_stop_ends_the_run_within_a_batch(bench: Workbench):
+    shares = []
+
+    def watch(share: float, history: hg.History) -> bool:
+        shares.append(share)
+        return len(shares) == 3
+
+    assert bench.train(Choice(), watch).ending == "stopped in epoch 1 of 2"
+    assert len(shares) == 3
+
+
+def test_a_run_that_diverges_says_so_and_has_no_figures(bench: Workbench):
+    trained = bench.train(Choice("hsq_es", strength=1e3))
+    assert "lower the strength" in trained.ending
+    assert ".history" not in trained.ending
+    assert set(compare({"diverged": trained}, bench.data)["diverged"]) <= {"-"}
+
+
+def test_a_dead_network_is_named_in_the_ending_and_not_warned_about(bench: Workbench, recwarn):
+    deep = Workbench(bench.data, "alexnet", epochs=6, lr=0.02, batch_size=8)
+    trained = deep.train(Choice(strength=0.02))
+    assert "every weight of layer" in trained.ending
+    assert not [warning for warning in recwarn if warning.category is RuntimeWarning]
+
+
+def test_a_wrong_choice_is_refused_in_words(bench: Workbench):
+    with pytest.raises(ValueError, match="did you mean 'hsq_gl12'"):
+        bench.train(Choice("hsq_gl1"))
+
+
+def test_judging_changes_nothing_and_never_reads_the_test_part(data: hg.Data):
+    blind = replace(data, test=None)
+    trained = Workbench(blind, epochs=1).train(Choice())
+    before = {name: value.clone() for name, value in trained.model.state_dict().items()}
+    judge(trained.model, blind, tolerance=0.1)
+    assert all(torch.equal(before[name], value) for name, value in trained.model.state_dict().items())
+
+
+def test_figures_follow_the_tolerance(bench: Workbench):
+    model = bench.train(Choice(strength=1e-3)).model
+    shares = [judge(model, bench.data, tolerance)["below tolerance"] for tolerance in (0.0, 1e-3, 1.0)]
+    assert shares == sorted(shares)
+    assert judge(model, bench.data, 1.0)["parameters left"] < judge(model, bench.data, 0.0)["parameters left"]
+
+
+def test_calibration_equates_the_gradients_at_the_start(bench: Workbench):
+    choices = [bench.calibrated(Choice(key), 1.0) for key in ("hsq_gl12", "gl")]
+    assert choices[0].strength < choices[1].strength
+    assert bench.calibrated(choices[0], 0.1).strength == pytest.approx(choices[0].strength / 10)
+
+
+def test_the_picture_is_a_png_and_names_its_layers(bench: Workbench):
+    dense, trained = bench.train(), bench.train(Choice())
+    assert before_and_after(dense.history, trained.history, "features.conv2").startswith(PNG)
+    with pytest.raises(ValueError, match=r"features\.conv2"):
+        before_and_after(dense.history, trained.history, "features.conv9")
+
+
+def test_the_panel_comes_up_with_a_picture_and_both_runs(panel: Playground):
+    assert bytes(panel.picture.value).startswith(PNG)
+    assert "before: dense" in panel.table.value
+    assert panel.choice == Choice(strength=1e-3)
+    assert len(panel.log) == 1
+
+
+def test_train_runs_with_the_settings_shown_and_changes_the_picture(panel: Playground):
+    picture = bytes(panel.picture.value)
+    panel.penalty.value, panel.grouping.value, panel.strength.value = "gl12", "neuron", 0.5
+    panel.train_button.click()
+    wait_until_idle(panel)
+    assert panel.trained.choice == Choice("gl12", "neuron", 0.5)
+    assert bytes(panel.picture.value) != picture
+    assert panel.status.value.startswith("finished")
+    assert list(panel.log["penalty"]) == ["hsq_gl12", "gl12"]
+
+
+def test_stop_ends_the_run_and_frees_the_buttons(data: hg.Data):
+    panel = playground(data, epochs=1)
+    panel.workbench = replace(panel.workbench, epochs=1000)
+    panel.train_button.click()
+    assert panel.busy
+    assert panel.train_button.disabled
+    assert not panel.stop_button.disabled
+    panel.stop_button.click()
+    wait_until_idle(panel)
+    assert "stopped in epoch" in panel.status.value
+    assert not panel.train_button.disabled
+    assert panel.stop_button.disabled
+
+
+def test_a_second_press_on_train_starts_no_second_run(data: hg.Data):
+    panel = playground(data, epochs=1)
+    panel.workbench = replace(panel.workbench, epochs=1000)
+    panel.train()
+    worker = panel._worker
+    panel.train()
+    assert panel._worker is worker
+    panel.stop()
+    assert not panel.busy
+
+
+def test_the_buttons_come_back_when_a_run_fails(panel: Playground):
+    panel.workbench = replace(panel.workbench, model_name="nonesuch")
+    panel.train()
+    wait_until_idle(panel)
+    assert "unknown model" in panel.status.value
+    assert not panel.train_button.disabled
+
+
+def test_tolerance_and_layer_need_no_new_run(panel: Playground):
+    table, picture, trained = panel.table.value, bytes(panel.picture.value), panel.trained
+    panel.tolerance.value = 0.1
+    assert panel.table.value != table
+    panel.layer.value = "features.conv3"
+    assert bytes(panel.picture.value) != picture
+    assert panel.trained is trained
+
+
+def test_calibrate_moves_the_strength(panel: Playground):
+    wanted = panel.workbench.calibrated(panel.choice, panel_module.FRACTION).strength
+    panel.calibrate_button.click()
+    assert panel.strength.value == pytest.approx(wanted)
+    assert "strength" in panel.status.value
+
+
+def test_progress_is_shown_while_the_kernel_is_free_for_other_work(data: hg.Data):
+    panel = playground(data, epochs=1)
+    panel.workbench = replace(panel.workbench, epochs=1000)
+    seen: list[str] = []
+    panel.status.observe(lambda change: seen.append(change["new"]), names="value")
+    panel.train()
+    beats, until = 0, time.monotonic() + 60
+    while len(seen) < 2 and time.monotonic() < until:
+        beats += 1
+        time.sleep(0.01)
+    panel.stop()
+    assert beats > 5
+    assert "epoch" in seen[0]
+    assert "stopped" in seen[-1]
+
+
+def test_only_controls_that_old_and_new_ipywidgets_share():
+    source = inspect.getsource(panel_module)
+    for absent_in_one in ("jslink", "jsdlink", "titles=", "TagsInput", "ColorsInput", "tooltips="):
+        assert absent_in_one not in source

@@ -1,0 +1,105 @@
+"""The widgets show what the package computes, follow their controls, and refuse what cannot be read."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from hgsr_lite import PENALTIES, Penalty
+from hgsr_lite.live.penalties import LARGEST_SCALE, explorer_figure, penalty_explorer
+from hgsr_lite.table import PENALTY_FAMILIES
+
+LAYER = torch.tensor([[[3.0, -4.0], [0.0, 0.0]], [[1.0, 0.0], [2.0, -2.0]], [[0.0, 0.0], [0.0, 0.0]]])
+NINE = [key for keys in PENALTY_FAMILIES.values() for key in keys]
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def controls():
+    return {control.description: control for control in penalty_explorer(LAYER).children[0].children}
+
+
+def panels(figure) -> dict:
+    return {axes.get_title(): axes for axes in figure.axes}
+
+
+def test_the_families_hold_the_nine_group_penalties_once():
+    assert sorted(NINE) == sorted(set(PENALTIES) - {"l1", "l2"})
+
+
+@pytest.mark.parametrize("grouping", ["feature", "neuron"])
+def test_every_force_is_shown_as_the_package_gives_it(grouping):
+    scaled = LAYER.clone()
+    scaled[1, 1] *= 0.5
+    shown = panels(explorer_figure(LAYER, (1, 1), 0.5, grouping))
+    for key in NINE:
+        numbers = [float(text.get_text().replace(",", "")) for text in shown[key].texts]
+        assert numbers == pytest.approx(Penalty(key, grouping).force(scaled).flatten().tolist(), rel=0.06)
+
+
+def test_the_colour_tells_how_many_times_as_strong_a_force_is():
+    image = panels(explorer_figure(torch.ones(3, 2, 4), (0, 0), 3.0))["es"].images[0].get_array()
+    assert image[:, 0].tolist() == pytest.approx([torch.tensor(20 / 12).log2().item()] * 3)
+    assert image[:, 1].tolist() == [0, 0, 0]
+
+
+def test_every_curve_passes_through_one_at_scale_one():
+    shown = panels(explorer_figure(LAYER, (0, 0), 2.0))
+    for family in PENALTY_FAMILIES:
+        lines = [line for line in shown[family].lines if len(line.get_xdata()) > 2]
+        assert len(lines) == 3
+        for line in lines:
+            at_one = dict(zip(line.get_xdata().round(6), line.get_ydata(), strict=True))[1.0]
+            assert at_one == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, LARGEST_SCALE])
+@pytest.mark.parametrize("weight", [LAYER, torch.zeros(2, 2, 3)], ids=["live", "all zero"])
+@pytest.mark.filterwarnings("error")
+def test_zero_kernels_and_zero_layers_are_drawn_without_a_warning(weight, scale):
+    explorer_figure(weight, (0, 0), scale).canvas.draw()
+
+
+def test_the_controls_offer_every_kernel_and_both_groupings(controls):
+    assert [value for _, value in controls["kernel"].options] == [(o, i) for o in range(3) for i in range(2)]
+    assert controls["groups"].options == ("feature", "neuron")
+    assert (controls["scale"].min, controls["scale"].max) == (0, LARGEST_SCALE)
+    assert not controls["scale"].continuous_update
+
+
+def test_moving_a_control_draws_anew(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plt, "show", lambda: drawn.append(plt.gcf().get_suptitle()))
+    controls = {control.description: control for control in penalty_explorer(LAYER).children[0].children}
+    controls["scale"].value = 0.5
+    controls["groups"].value = "neuron"
+    controls["kernel"].value = (1, 1)
+    assert drawn[-1] == "kernel of output 1, input 1, scaled by 0.5; neuron-wise groups"
+    assert len(drawn) == 4
+
+
+def test_the_weight_handed_in_is_left_alone():
+    weight = LAYER.clone().requires_grad_()
+    penalty_explorer(weight)
+    assert torch.equal(weight.detach(), LAYER)
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: penalty_explorer(torch.zeros(8, 8, 3, 3)), "8 x 8 kernels are too many to read"),
+        (lambda: penalty_explorer(torch.zeros(4)), "no kernels"),
+        (lambda: explorer_figure(LAYER, (3, 0), 1.0), r"no kernel \(3, 0\): the layer has 3 x 2"),
+        (lambda: explorer_figure(LAYER, (0, 0), 1.0, "featur"), "did you mean 'feature'"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_in_plain_words(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

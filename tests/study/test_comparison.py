@@ -1,0 +1,253 @@
+"""The comparison's plumbing: its grids, its controls, its table, and the choice made from it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import hgsr_lite as hg
+from hgsr_lite.study.baselines import UNITS, held_zeros, prune_
+from hgsr_lite.study.comparison import (
+    FIGURES,
+    Configuration,
+    compare,
+    control_grid,
+    paths_figure,
+    penalty_grid,
+    sparsest_within,
+    train_configuration,
+)
+from hgsr_lite.study.distractors import find_channels, kept_channels, precision_and_recall, recovery_figure
+
+BUDGET = {"width": 0.1, "epochs": 2, "batch_size": 32, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def digits() -> hg.Data:
+    return hg.load_data("digits", device="cpu", limit=100)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    return hg.build_model("digits_cnn", in_channels=2, num_classes=3, width=0.25, seed=0)
+
+
+def test_a_grid_holds_penalties_without_groups_once():
+    grid = penalty_grid(hg.PENALTIES, hg.GROUPINGS, [0.1, 1.0], [0, 1])
+    assert len(grid) == len(set(grid)) == (9 * 2 + 2) * 2 * 2
+
+
+def test_controls_hold_a_dense_run_for_each_seed():
+    grid = control_grid(["weight", "kernel"], [0.5], [0, 1])
+    assert [c.method for c in grid].count("dense") == 2
+    assert len(grid) == 2 + 2 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("hsq_gl21", "feature", 1.0), "hsq_gl12"),
+        (("gl", "kernel", 1.0), "feature, neuron"),
+        (("magnitude", "channel", 0.5), "weight, kernel, feature, neuron"),
+        (("gl", "feature", 0.0), "amount 0.0"),
+        (("gl", "feature", math.inf), "amount inf"),
+        (("random", "weight", 1.0), "amount 1.0"),
+        (("gl", "feature", math.nan), "amount nan"),
+    ],
+)
+def test_an_impossible_configuration_is_refused_with_what_is_allowed(arguments: tuple, message: str):
+    with pytest.raises(ValueError, match=message):
+        Configuration(*arguments)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("by", ["magnitude", "random"])
+def test_pruning_takes_about_its_share_and_whole_units(network: nn.Module, unit: str, by: str):
+    prune_(network, 0.5, unit, by)
+    assert hg.sparsity(network).exact_zeros == pytest.approx(0.5, abs=0.06)
+    for layer in hg.weight_layers(network):
+        zero = layer.weight == 0
+        over = {"weight": (), "kernel": (2, 3), "feature": (0, 2, 3), "neuron": (1, 2, 3)}[unit]
+        assert not over or torch.equal(
+            zero.all(over), zero[tuple(slice(1) if d in over else ... for d in ())].any(over)
+        )
+        assert not zero.all()
+
+
+def test_magnitude_pruning_takes_the_smallest_of_a_layer():
+    layer = nn.Conv2d(3, 4, 3)
+    before = layer.weight.detach().clone()
+    prune_(layer, 0.25)
+    gone = layer.weight == 0
+    assert before[gone].abs().max() < before[~gone].abs().min()
+
+
+def test_random_pruning_does_not_follow_the_weights_it_was_seeded_with():
+    network = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=5)
+    before = network.features.conv1.weight.detach().clone()
+    prune_(network, 0.5, "weight", "random", seed=5)
+    negative = (before[network.features.conv1.weight == 0] < 0).float().mean()
+    assert 0.35 < negative < 0.65
+
+
+def test_no_layer_is_emptied_however_much_is_pruned(network: nn.Module):
+    prune_(network, 0.999, "feature")
+    assert all(layer.weight.count_nonzero() for layer in hg.weight_layers(network))
+
+
+def test_held_zeros_stay_zero_in_training_and_only_as_long_as_held(network: nn.Module, digits: hg.Data):
+    network = hg.build_model("digits_cnn", in_channels=1, num_classes=10, width=0.1, seed=0)
+    prune_(network, 0.6, "weight", "random")
+    zeros = [layer.weight == 0 for layer in hg.weight_layers(network)]
+    with held_zeros(network):
+        hg.fit(network, digits, epochs=2, progress=False)
+    assert all(
+        torch.equal(layer.weight == 0, zero)
+        for layer, zero in zip(hg.weight_layers(network), zeros, strict=True)
+    )
+    hg.fit(network, digits, epochs=1, progress=False)
+    assert hg.sparsity(network).exact_zeros < 0.3
+
+
+def test_every_method_gives_one_row_with_all_figures(digits: hg.Data):
+    runs = [*penalty_grid(["gl", "l1"], ["feature"], [1.0], [0]), *control_grid(["kernel"], [0.5], [0])]
+    table = compare(runs, digits, **BUDGET)
+    assert table["method"].tolist() == ["gl", "l1", "dense", "magnitude", "random"]
+    shares = table[[*FIGURES, "parameters removed", "validation accuracy after zeroing", "test accuracy"]]
+    assert shares.notna().all(axis=None)
+    assert shares.ge(0).all(axis=None)
+    assert shares.le(1).all(axis=None)
+    pruned = table[table["method"].isin(["magnitude", "random"])]
+    assert pruned["exact zeros"].between(0.4, 0.6).all()
+
+
+def test_one_seed_gives_one_result(digits: hg.Data):
+    runs = penalty_grid(["hsq_gl12"], ["neuron"], [2.0], [3])
+    pd.testing.assert_frame_equal(compare(runs, digits, **BUDGET), compare(runs, digits, **BUDGET))
+
+
+def test_a_table_on_disk_is_gone_on_with_and_not_repeated(digits: hg.Data, tmp_path: Path):
+    path = tmp_path / "table.csv"
+    runs = penalty_grid(["gl", "l1"], ["feature"], [1, 2.5], [0])
+    compare(runs[:2], digits, out=path, **BUDGET)
+    first = path.read_text()
+    whole = compare(runs, digits, out=path, **BUDGET)
+    assert path.read_text().startswith(first)
+    assert len(whole) == len(path.read_text().splitlines()) - 1 == len(runs)
+    stamp = path.read_bytes()
+    compare(runs, digits, out=path, **BUDGET)
+    assert path.read_bytes() == stamp
+
+
+def test_several_processes_fill_the_same_table(digits: hg.Data, tmp_path: Path):
+    grid = [*penalty_grid(["gl", "es"], ["neuron"], [0.5], [0, 1]), Configuration("dense")]
+    one = compare(grid, digits, **BUDGET)
+    two = compare(grid, digits, processes=2, out=tmp_path / "table.csv", **BUDGET)
+    pd.testing.assert_frame_equal(one, two, rtol=1e-4, check_dtype=False)
+    assert len(pd.read_csv(tmp_path / "table.csv")) == len(grid)
+
+
+def test_a_run_that_diverges_is_a_row_without_figures(digits: hg.Data, tmp_path: Path):
+    runs = penalty_grid(["hsq_es", "gl"], ["feature"], [1e12], [0])
+    path = tmp_path / "table.csv"
+    table = compare(runs[:1], digits, out=path, **{**BUDGET, "warmup": 0.0})
+    assert table.loc[0, "diverged"]
+    assert math.isnan(table.loc[0, "test accuracy"])
+    assert len(pd.read_csv(path).columns) == len(table.columns)
+
+
+def test_pruning_needs_two_epochs(digits: hg.Data):
+    with pytest.raises(ValueError, match="at least 2"):
+        compare(control_grid(["weight"], [0.5], [0]), digits, **{**BUDGET, "epochs": 1})
+
+
+def test_penalties_and_controls_train_for_the_same_number_of_epochs(digits: hg.Data):
+    _, _, penalised = train_configuration(Configuration("gl", amount=1.0), digits, width=0.1, epochs=5)
+    _, _, pruned = train_configuration(Configuration("magnitude", "weight", 0.5), digits, width=0.1, epochs=5)
+    assert len(penalised.records) == 5
+    assert len(pruned.records) + 5 // 2 == 5
+
+
+def made_table() -> pd.DataFrame:
+    rows = [
+        ("dense", "feature", 0, 0.98, 0.97, 0.0),
+        ("gl", "feature", 1, 0.975, 0.90, 0.5),
+        ("gl", "feature", 2, 0.96, 0.99, 0.9),
+        ("es", "feature", 1, 0.50, 0.99, 0.99),
+    ]
+    names = [
+        "method",
+        "grouping",
+        "amount",
+        "validation accuracy after zeroing",
+        "test accuracy after zeroing",
+    ]
+    table = pd.DataFrame(rows, columns=[*names, "below tolerance"])
+    twice = pd.concat([table.assign(seed=0), table.assign(seed=1)])
+    return twice.assign(strength=1.0, diverged=False)
+
+
+def test_the_choice_looks_at_validation_alone():
+    chosen = sparsest_within(made_table(), "below tolerance", 0.01)
+    assert chosen[["method", "amount"]].to_numpy().tolist() == [["gl", 1]]
+    assert chosen.loc[0, "test accuracy after zeroing"] == 0.90
+    assert chosen.loc[0, "±"] == pytest.approx(0.0)
+
+
+def test_a_larger_loss_allows_a_sparser_choice():
+    assert sparsest_within(made_table(), loss_allowed=0.025)["amount"].tolist() == [2]
+
+
+def test_a_diverged_seed_rules_its_amount_out():
+    table = made_table()
+    table.loc[(table["amount"] == 1) & (table["method"] == "gl") & (table["seed"] == 1), "diverged"] = True
+    assert sparsest_within(table, loss_allowed=0.01).empty
+
+
+def test_a_choice_without_dense_runs_or_of_an_unknown_figure_is_refused():
+    with pytest.raises(ValueError, match="no dense runs"):
+        sparsest_within(made_table().query("method != 'dense'"))
+    with pytest.raises(ValueError, match="below tolerance"):
+        sparsest_within(made_table(), "below")
+
+
+def test_a_point_below_the_panel_leaves_no_interval_in_it():
+    table = made_table()
+    table["validation accuracy after zeroing"] += 0.001 * table["seed"]
+    figure = paths_figure(table, ["below tolerance"], floor=0.97)
+    intervals = [line[:, 1] for bars in figure.axes[0].collections for line in bars.get_segments()]
+    assert [low < high for low, high in intervals] == [True, True, False, False]
+    plt.close(figure)
+
+
+def test_kept_channels_are_read_from_the_largest_weight():
+    layer = nn.Conv2d(4, 2, 3)
+    layer.weight.data.zero_()
+    layer.weight.data[1, 0, 2, 2] = -1.0
+    layer.weight.data[:, 1] = 0.05
+    layer.weight.data[0, 3] = 1e-4
+    assert kept_channels(layer) == (0, 1, 3)
+    assert kept_channels(layer, tolerance=1e-3) == (0, 1)
+    assert kept_channels(layer, relative=0.1) == (0,)
+    assert kept_channels(nn.Sequential(layer, nn.Conv2d(2, 2, 1)), "1") == (0, 1)
+
+
+def test_precision_of_nothing_is_not_a_number():
+    precision, recall = precision_and_recall((), (0, 1))
+    assert math.isnan(precision)
+    assert recall == 0
+
+
+def test_a_dense_network_keeps_every_distractor(digits: hg.Data):
+    runs = [Configuration("dense"), *penalty_grid(["gl12"], ["feature"], [3.0], [0])]
+    budget = {**BUDGET, "proximal": True}
+    table = find_channels(runs, digits, distractors=3, kind="shuffled", **budget)
+    assert table.loc[0, "precision, below 1e-3"] == 0.25
+    assert table.loc[0, "recall, below 1e-3"] == 1
+    assert len(recovery_figure(table).axes) == 2
