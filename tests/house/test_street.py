@@ -1,4 +1,4 @@
-"""The house: the order of the rooms is a contract that a wrong import breaks; importing the package is cheap."""
+"""The house: the order of the rooms is a contract, a wrong import breaks it; importing is cheap."""
 
 from __future__ import annotations
 

@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 import hgsr_lite as hg
+from hgsr_lite.figures import paths_figure, recovery_figure
 from hgsr_lite.study.baselines import UNITS, held_zeros, prune_
 from hgsr_lite.study.comparison import (
     FIGURES,
     Configuration,
     compare,
     control_grid,
-    paths_figure,
     penalty_grid,
     sparsest_within,
     train_configuration,
 )
-from hgsr_lite.study.distractors import find_channels, kept_channels, precision_and_recall, recovery_figure
+from hgsr_lite.study.distractors import find_channels, kept_channels, precision_and_recall
 
 BUDGET = {"width": 0.1, "epochs": 2, "batch_size": 32, "progress": False}
 

@@ -1,0 +1,34 @@
+"""A path is drawn through the means over seeds, with their intervals."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+
+from hgsr_lite import figures
+
+mpl.use("Agg")
+
+
+def test_a_path_joins_seeds_to_a_mean_with_its_interval():
+    table = pd.DataFrame(
+        {
+            "method": ["gl"] * 4,
+            "amount": [0.1, 0.1, 0.2, 0.2],
+            "validation accuracy after zeroing": [0.9, 0.92, 0.8, 0.8],
+            "dead kernels": [0.1, 0.3, 0.5, 0.5],
+        }
+    )
+    axes = figures.paths_figure(table, ["dead kernels"]).axes[0]
+    points = axes.lines[0].get_xydata()
+    assert points[0].tolist() == pytest.approx([20.0, 91.0])
+    (bars,) = axes.containers[0].lines[2]
+    heights = [abs(segment[1][1] - segment[0][1]) / 2 for segment in bars.get_segments()]
+    # Two values 0.02 apart: standard error 0.01, t(0.975, 1 degree of freedom) = 12.706.
+    assert heights == pytest.approx([12.706, 0.0], abs=1e-3)
+
+
+def test_a_column_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="unknown column 'dead'"):
+        figures.paths_figure(pd.DataFrame({"method": []}), ["dead"])
