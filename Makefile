@@ -8,7 +8,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install -qq --constraint constra
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lab execute timings bench clean distclean
+.PHONY: help setup run test lint lab execute timings site bench clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -51,6 +51,9 @@ execute: $(VENV)/installed  ## run the notebooks from a clean kernel and write t
 
 timings: $(VENV)/installed  ## measure each notebook and write the figure into its header
 	@$(PY) -m hgsr_lite timings $(ARGS)
+
+site: setup  ## build the series as a static site into build/site; it needs no network
+	@$(PY) -m hgsr_lite site $(ARGS)
 
 bench: $(VENV)/installed  ## time the penalties and the training, side by side
 	@$(PY) -m hgsr_lite bench $(ARGS)

@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: ``python -m hgsr_lite run | execute | timings | bench``."""
+"""The commands behind the Makefile: ``python -m hgsr_lite run | execute | timings | site | bench``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "bench":
         return subprocess.call([sys.executable, "-m", "benchmarks.bench", *rest])
     try:
-        return {"run": _run, "execute": _execute, "timings": _timings}[arguments.command](arguments)
-    except (series.NotebookError, ValueError) as error:
+        return _COMMANDS[arguments.command](arguments)
+    except (series.NotebookError, RuntimeError, ValueError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -44,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--fast", action="store_true", default=None, help="every cell, with the least training")
     _command(commands, "execute", "run the notebooks from a clean kernel and write the outputs into them")
     _command(commands, "timings", "measure each notebook and write the figure into its header")
+    site = commands.add_parser("site", help="build the series as a static site into build/site")
+    site.add_argument("--build", type=Path, default=Path("build"), help=argparse.SUPPRESS)
     commands.add_parser(
         "bench", help="time the penalties and the training; takes bench's own options", add_help=False
     )
@@ -109,6 +111,16 @@ def _timings(arguments: argparse.Namespace) -> int:
                 gpu = (torch.cuda.get_device_name(), seconds(path, "cuda"))
         print(f"{path.stem:<32}{write_time_line(path, on_cpu, cores, gpu)}", flush=True)
     return 0
+
+
+def _site(arguments: argparse.Namespace) -> int:
+    from hgsr_lite.series.site import build_site
+
+    print(build_site(Path.cwd(), arguments.build.resolve()))
+    return 0
+
+
+_COMMANDS = {"run": _run, "execute": _execute, "timings": _timings, "site": _site}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,55 @@
+"""The series as a static site: notebooks, glossary, reference and studies as pages that need no network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+
+def heading_slug(heading: str) -> str:
+    """The address of a heading as JupyterLab makes it, so that one link works there and on the site.
+
+    The glossary's links follow the rule for Markdown files, which drops a slash.
+
+    >>> heading_slug("5. Removal, with proof"), heading_slug("group l1/2")
+    ('5.-Removal,-with-proof', 'group-l12')
+    """
+    return heading.replace(" ", "-").replace("/", "")
+
+
+def lay_out(repository: Path, sources: Path) -> None:
+    """Gather in `sources` all that Sphinx reads: `site/`, the notebooks with their solutions, the studies.
+
+    Links between pages work unchanged, because pages keep their places relative to one another.
+    """
+    shutil.rmtree(sources, ignore_errors=True)
+    shutil.copytree(repository / "site", sources)
+    notebooks = repository / "notebooks"
+    for path in [*notebooks.glob("*.ipynb"), notebooks / "glossary.md", repository / "studies" / "README.md"]:
+        name = "studies.md" if path.name == "README.md" else path.name
+        text = path.read_text(encoding="utf-8")
+        text = text.replace("](../studies/README.md", "](studies.md").replace("](../notebooks/", "](")
+        (sources / name).write_text(text, encoding="utf-8")
+    for folder in ("images", "solutions"):
+        shutil.copytree(notebooks / folder, sources / folder)
+    solutions = sorted(path.stem for path in (sources / "solutions").glob("*.ipynb"))
+    contents = "\n".join(["# Solutions", "", "```{toctree}", *solutions, "```", ""])
+    (sources / "solutions" / "index.md").write_text(contents, encoding="utf-8")
+    for path in (repository / "studies").glob("*.csv"):
+        shutil.copy(path, sources)
+
+
+def build_site(repository: Path, build: Path) -> Path:
+    """Build the site into `build/site` and return its front page; warnings of broken links are errors.
+
+    Raises `RuntimeError` where Sphinx fails; its own words are printed above it.
+    """
+    sources, pages = build / "site-source", build / "site"
+    lay_out(repository, sources)
+    options = ["--quiet", "--fail-on-warning", "--keep-going", "--jobs", "auto"]
+    command = [sys.executable, "-m", "sphinx", *options, "-b", "html", str(sources), str(pages)]
+    if subprocess.run(command, cwd=repository).returncode:
+        raise RuntimeError("the site was not built: Sphinx says why above")
+    return pages / "index.html"

@@ -1,0 +1,81 @@
+"""How Sphinx makes the site: `python -m hgsr_lite site` lays the sources out in build/site-source first.
+
+Everything is inside: no page asks the network for anything, mathematics is MathML that browsers draw
+themselves, and pages work when opened from the disk.
+"""
+
+from __future__ import annotations
+
+import latex2mathml.converter
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+project = "hgsr-lite"
+author = "the hgsr-lite authors"
+copyright = "the hgsr-lite authors, MIT licence"
+language = "en"
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+root_doc = "index"
+exclude_patterns = ["solutions/README*"]
+html_theme = "furo"
+html_title = "hgsr-lite"
+html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_show_search_summary = False  # it would fetch pages, which a browser refuses for files on the disk
+html_last_updated_fmt = None
+
+nb_execution_mode = "off"  # the outputs are those that were committed, and tested
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "amsmath", "html_image"]
+myst_heading_anchors = 4
+myst_heading_slug_func = "hgsr_lite.series.site.heading_slug"
+suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure", "myst.header"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # signatures carry them already
+default_role = "literal"
+
+html_math_renderer = "mathml"
+_LOG = logging.getLogger(__name__)
+
+
+def _mathml(node: nodes.Node, display: str) -> str:
+    try:
+        return latex2mathml.converter.convert(node.astext(), display=display)
+    except Exception as error:
+        _LOG.warning("no MathML for %r: %s", node.astext(), error, location=node)
+        return f"<code>{node.astext()}</code>"
+
+
+def _inline(writer, node: nodes.math) -> None:
+    writer.body.append(_mathml(node, "inline"))
+    raise nodes.SkipNode
+
+
+def _block(writer, node: nodes.math_block) -> None:
+    writer.body.append(f'<div class="math-block">{_mathml(node, "block")}</div>')
+    raise nodes.SkipNode
+
+
+def _formulas_as_they_stand(app, what, name, obj, options, lines: list[str]) -> None:
+    """Docstrings show formulas as indented blocks: keep their line breaks; a bar is a bar."""
+    made: list[str] = []
+    for number, line in enumerate(lines):
+        indented = line.startswith("    ") and not line.lstrip().startswith(">>>")
+        fresh = number == 0 or (not lines[number - 1].strip() and not lines[number - 1].startswith("    "))
+        if indented and fresh and not (made and made[-1].rstrip().endswith("::")):
+            made += ["::", ""]
+        made.append(line if line.startswith("    ") or "``" in line else line.replace("|", "\\|"))
+    lines[:] = made
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Mathematics without a script, and docstrings as they are written."""
+    app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
+    app.connect("autodoc-process-docstring", _formulas_as_they_stand)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,104 @@
+"""The site as a reader meets it: opened from the disk or served, with the network cut."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from hgsr_lite.series.site import build_site
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LARGEST_PAGE = 3_000_000  # bytes, with all that the page loads
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_site(REPOSITORY, tmp_path_factory.mktemp("build here")).parent
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a line for each on the terminal."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", params=["from the disk", "served"])
+def address(request: pytest.FixtureRequest, site: Path) -> Iterator[str]:
+    if request.param == "from the disk":
+        yield site.as_uri()
+        return
+    handler = functools.partial(QuietHandler, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    page = browser.new_page()
+    page.complaints, page.loaded = [], {}
+    page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("request", lambda request: page.loaded.setdefault(request.url, request))
+    yield page
+    page.close()
+
+
+def pages_of(site: Path) -> list[str]:
+    return sorted(str(path.relative_to(site)) for path in site.rglob("*.html") if path.name[0] != "_")
+
+
+def test_every_page_opens_asks_for_nothing_outside_and_complains_of_nothing(page, address, site):
+    for name in pages_of(site):
+        page.loaded.clear()
+        page.goto(f"{address}/{name}")
+        outside = [url for url in page.loaded if not url.startswith((address, "data:", "blob:"))]
+        assert not outside, (name, outside)
+    assert page.complaints == []
+
+
+def test_no_page_is_heavy(page, address, site):
+    for name in pages_of(site):
+        page.loaded.clear()
+        page.goto(f"{address}/{name}")
+        files = [site / url.removeprefix(f"{address}/").split("?")[0].split("#")[0] for url in page.loaded]
+        size = sum(path.stat().st_size for path in files if path.is_file())
+        assert size < LARGEST_PAGE, (name, size)
+
+
+def test_formulas_are_drawn(page, address):
+    page.goto(f"{address}/03_hierarchical_penalties.html")
+    box = page.locator("math msqrt").first.bounding_box()
+    assert box["width"] > 20
+    assert box["height"] > 8
+
+
+def test_search_finds_the_page_on_a_word(page, address):
+    page.goto(f"{address}/search.html?q=calibration")
+    page.wait_for_selector("#search-results li a", timeout=20_000)
+    assert "06" in page.locator("#search-results").inner_text()
+
+
+def test_a_link_from_the_glossary_reaches_its_heading(page, address):
+    page.goto(f"{address}/glossary.html")
+    link = page.locator("article a[href*='_']").first
+    with page.expect_navigation():
+        link.click()
+    place = page.evaluate("decodeURIComponent(location.hash.slice(1))")
+    assert page.evaluate("name => document.getElementById(name) !== null", place)
+
+
+def test_nothing_runs_off_a_narrow_screen(browser, address, site):
+    page = browser.new_page(viewport={"width": 360, "height": 740})
+    for name in pages_of(site):
+        page.goto(f"{address}/{name}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 361, name
+    page.close()
