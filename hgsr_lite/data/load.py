@@ -6,7 +6,7 @@ choose anything no longer says how well the network does on images it has never 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from numbers import Integral
@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hgsr_lite.arguments import check_count, choose
-from hgsr_lite.data.sources import SETS, Source, data_root, folder_source
+from hgsr_lite.data.folder import folder_source
+from hgsr_lite.data.sources import SETS, Source, data_root
 from hgsr_lite.data.splits import split_indices
 
 DISTRACTORS = ("noise", "shuffled")
@@ -188,7 +189,8 @@ def load_data(
     `validation` is the share of the training images held out for choosing, drawn by `seed` with each class in
     proportion. Where a set has no test part, a fixed fifth of it becomes one, whatever the seed, so that no
     run trains on another's test images. `image_size`, in pixels, resizes; by default a folder's images take
-    the size of its first. `limit` caps the training images and cuts the other parts in proportion.
+    the size of its first. A folder's images are read upright, scaled from 16 bits to 8, and laid on white
+    where they are transparent; a file reached by two links counts once. `limit` caps the training images and cuts the other parts in proportion.
 
     Raises `ValueError`, in words that say how to mend it, for an unknown name, a set that is missing or
     damaged, a folder without images of two classes, an unreadable image or an impossible option.
@@ -199,6 +201,7 @@ def load_data(
     device, size = find_device(device), _as_size(image_size)
     source, title = _open(name, data_root(root), download)
     parts = split_indices(source.labels, source.is_test, source.classes, validation, seed, limit)
+    _check_parts(parts, source.labels, source.classes)
     images = source.read(torch.cat(parts), size).to(device).float().div_(source.white)
     if size is not None and images.shape[2:] != size:
         images = F.interpolate(images, size, mode="bilinear", antialias=True)
@@ -245,6 +248,18 @@ def _find_folder(name: str | Path, root: Path) -> Path | None:
     if isinstance(name, Path) or Path(name).name != name:
         raise ValueError(f"there is no folder {str(name)!r}, nor one of that name in {root}")
     return None
+
+
+def _check_parts(parts: Sequence[Tensor], labels: Tensor, classes: Sequence[str]) -> None:
+    """Refuse a split that leaves a class without an image: mean, spread and shares would not be numbers."""
+    for part, chosen in zip(("train", "validation", "test"), parts, strict=True):
+        missing = (labels[chosen].bincount(minlength=len(classes)) == 0).nonzero().flatten().tolist()
+        if missing:
+            more = f" ({len(missing)} such classes)" if len(missing) > 1 else ""
+            raise ValueError(
+                f"class {classes[missing[0]]!r} has no image left for the {part} part{more}: a class needs one "
+                "in each of train, validation and test; with a test folder of its own, two in train"
+            )
 
 
 def _as_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Where images come from: one table of named sets, and any folder of images.
+"""Where images come from: what a source is, and one table of named sets. `folder` makes one of any folder.
 
 Every source is a single pool of images with a label each; where the set has a test part of its own, that is
 marked. Pixels stay unread, if possible, until `data` says which images it wants.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, ImageFolder
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10
 from torchvision.datasets.utils import check_integrity
-from tqdm import tqdm
 
 _TIME_OUT = 10.0  # seconds without an answer, after which a download is given up
 
@@ -170,70 +167,3 @@ SETS: dict[str, Callable[[Path, bool], Source]] = {
     **{name: partial(_published_source, name) for name in _PUBLISHED},
 }
 """Name of an image set -> what opens it, given the root folder and whether it may be downloaded."""
-
-
-def folder_source(folder: Path) -> Source:
-    """Images in `folder/<class>/`, or in `folder/train/<class>/` and `folder/test/<class>/`."""
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        parts = [_image_folder(folder / "train"), _image_folder(folder / "test")]
-        if parts[0].classes != parts[1].classes:
-            odd = sorted(set(parts[0].classes) ^ set(parts[1].classes))
-            raise ValueError(f"train and test in {folder} differ in their classes: {', '.join(odd)}")
-    else:
-        parts = [_image_folder(folder)]
-    classes = tuple(parts[0].classes)
-    if len(classes) < 2:
-        raise ValueError(
-            f"{folder} has only one class, {classes[0]!r}: a classifier needs two, as folder/<class>/ "
-            "or as folder/train/<class>/ and folder/test/<class>/"
-        )
-    samples = [sample for part in parts for sample in part.samples]
-    labels = torch.tensor([label for _, label in samples])
-    is_test = torch.arange(len(labels)) >= len(parts[0]) if len(parts) == 2 else None
-    return Source(classes, labels, is_test, partial(_decode_all, [path for path, _ in samples]))
-
-
-class _VisibleFolder(ImageFolder):
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        # Notebook servers leave hidden folders beside the classes.
-        folders = (path.name for path in Path(directory).iterdir() if path.is_dir())
-        names = sorted(name for name in folders if not name.startswith("."))
-        if not names:
-            raise FileNotFoundError("it holds no class folder")
-        return names, {name: number for number, name in enumerate(names)}
-
-
-def _image_folder(folder: Path) -> ImageFolder:
-    try:
-        return _VisibleFolder(str(folder))
-    except OSError as error:
-        # Torchvision's message names the empty class.
-        reason = str(error).split(". Supported")[0].rstrip(".")
-        raise ValueError(f"no images in {folder}: {reason}; put them in {folder}/<class>/") from error
-
-
-def _decode_all(paths: Sequence[str], indices: Tensor, size: tuple[int, int] | None) -> Tensor:
-    chosen = [paths[index] for index in indices.tolist()]
-    size = size or _decode(paths[0], None).shape[1:]
-    pixels = torch.empty((len(chosen), 3, *size), dtype=torch.uint8)
-    with ThreadPoolExecutor() as pool:
-        images = pool.map(partial(_decode, size=size), chosen, chunksize=64)
-        for place, image in enumerate(tqdm(images, "decoding images", len(chosen), leave=False)):
-            pixels[place] = image
-    is_grey = bool((pixels[:, :1] == pixels[:, 1:]).all())
-    return pixels[:, :1].clone() if is_grey else pixels
-
-
-def _decode(path: str, size: tuple[int, int] | None) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            if size is not None:
-                image.draft("RGB", size[::-1])  # lets a large JPEG be decoded at a fraction of its size
-            if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}): mend or delete it") from error
-    if size is not None and image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
