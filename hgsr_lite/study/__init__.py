@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hgsr_lite.study.analysis import PATH, against, at_levels, front, hypervolume, summary
 from hgsr_lite.study.baselines import UNITS, held_zeros, prune_
 from hgsr_lite.study.comparison import (
     ALIKE_IN_BOTH_GROUPINGS,
@@ -21,18 +22,24 @@ __all__ = [
     "ALIKE_IN_BOTH_GROUPINGS",
     "CONTROLS",
     "FIGURES",
+    "PATH",
     "READINGS",
     "UNITS",
     "Configuration",
+    "against",
+    "at_levels",
     "compare",
     "confidence_half_width",
     "control_grid",
     "find_channels",
+    "front",
     "held_zeros",
+    "hypervolume",
     "kept_channels",
     "measure",
     "penalty_grid",
     "precision_and_recall",
     "prune_",
     "sparsest_within",
+    "summary",
 ]
