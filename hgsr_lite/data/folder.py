@@ -67,7 +67,8 @@ def _read_part(folder: Path) -> _Part:
         told = f"; {others} passed over, read are {' '.join(IMG_EXTENSIONS)}" if passed_over else ""
         if empty:
             raise ValueError(
-                f"no images in {folder} for the classes {', '.join(empty)}{told}; put them in {folder}/<class>/"
+                f"no images in {folder} for the classes {', '.join(empty)}{told}; "
+                f"put them in {folder}/<class>/"
             )
         warnings.warn(f"{folder}{told.replace(';', ':', 1)}", RuntimeWarning, stacklevel=5)
     return part
@@ -115,6 +116,4 @@ def _refuse_shared(parts: Sequence[_Part]) -> None:
             other, its_place = first.setdefault(_identity(path), (path, place))
             if its_place != place:
                 what = "under two labels" if its_place[1] != label else "in train and test"
-                raise ValueError(
-                    f"{path} and {other} are one and the same file {what}: remove one of the links"
-                )
+                raise ValueError(f"{path} and {other} are one and the same file {what}: remove one of them")

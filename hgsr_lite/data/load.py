@@ -190,7 +190,8 @@ def load_data(
     proportion. Where a set has no test part, a fixed fifth of it becomes one, whatever the seed, so that no
     run trains on another's test images. `image_size`, in pixels, resizes; by default a folder's images take
     the size of its first. A folder's images are read upright, scaled from 16 bits to 8, and laid on white
-    where they are transparent; a file reached by two links counts once. `limit` caps the training images and cuts the other parts in proportion.
+    where they are transparent; a file reached by two links counts once. `limit` caps the training images and
+    cuts the other parts in proportion.
 
     Raises `ValueError`, in words that say how to mend it, for an unknown name, a set that is missing or
     damaged, a folder without images of two classes, an unreadable image or an impossible option.
@@ -257,8 +258,8 @@ def _check_parts(parts: Sequence[Tensor], labels: Tensor, classes: Sequence[str]
         if missing:
             more = f" ({len(missing)} such classes)" if len(missing) > 1 else ""
             raise ValueError(
-                f"class {classes[missing[0]]!r} has no image left for the {part} part{more}: a class needs one "
-                "in each of train, validation and test; with a test folder of its own, two in train"
+                f"class {classes[missing[0]]!r} has no image left for the {part} part{more}: a class needs "
+                "one in each of train, validation and test; with a test folder of its own, two in train"
             )
 
 

@@ -1,4 +1,4 @@
-"""One image file as eight-bit colour: its depth scaled, turned upright, laid on white where it is transparent.
+"""One image file as eight-bit colour: depth scaled, turned upright, laid on white where it is transparent.
 
 What has no known white (floating-point pixels, 32-bit whole numbers) or no conversion (LAB) is refused, never
 guessed: a picture that is clipped to black trains without a word.
@@ -22,13 +22,14 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of a TIFF f
 _OPAQUE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 
 
-class _Refused(ValueError):
+class _UnknownWhiteError(ValueError):
     """The file is an image, but of a kind whose brightness is not known; the message is the kind."""
 
 
 def decode_all(paths: Sequence[str], indices: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """Read the chosen files as uint8 (images, channels, height, width): one channel if all are grey, else three.
+    """Read the chosen files as uint8 (images, channels, height, width).
 
+    All grey gives one channel, else there are three.
     `size` (height, width) resizes; None takes that of `paths[0]`. Of a file with several frames the first is
     read. Raises `ValueError` that counts the files that cannot be read, by kind, and names one of each.
     """
@@ -66,7 +67,7 @@ def _complaint(refused: dict[str, list[str]], count: int) -> str:
 def _decode_or_reason(path: str, size: tuple[int, int] | None) -> Tensor | str:
     try:
         return decode(path, size)
-    except _Refused as refused:
+    except _UnknownWhiteError as refused:
         return str(refused)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow repeats the path, which would make every damaged file a kind of its own.
@@ -95,7 +96,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     elif image.mode in _OPAQUE:
         result = image.convert("RGB")
     else:
-        raise _Refused(f"of the kind {image.format} {image.mode}, whose brightness is not known")
+        raise _UnknownWhiteError(f"of the kind {image.format} {image.mode}, whose brightness is not known")
     result.info["exif"] = image.getexif().tobytes()
     return result
 
@@ -104,7 +105,7 @@ def _scaled(image: Image.Image) -> Image.Image:
     """Deep grey from 0 to 65535, or as many bits as the file says it has, to 0..255; Pillow would clip it."""
     deep = image.mode.startswith("I;16") or image.format in ("PPM", "PNG")  # these scale "I" to 16 bits
     if not deep:
-        raise _Refused(f"of the kind {image.format} {image.mode}, whose brightness is not known")
+        raise _UnknownWhiteError(f"of the kind {image.format} {image.mode}, whose brightness is not known")
     tags = image.tag_v2 if image.format == "TIFF" else {}
     (bits, *_) = tags.get(_BITS_PER_SAMPLE, (16,))
     values = np.array(image)
