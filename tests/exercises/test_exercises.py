@@ -6,7 +6,6 @@ The exercises are read from the notebooks themselves, so a new one is tested as 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import itertools
 import re
@@ -15,8 +14,10 @@ from pathlib import Path
 import matplotlib as mpl
 import nbformat
 import pytest
+import torch
 
 from hgsr_lite.series import checks
+from tests.exercises.wrong_answers import WRONG
 
 mpl.use("Agg")
 
@@ -44,19 +45,6 @@ EXERCISES = [(path, stub, check) for path in SERIES for stub, check in exercises
 by_check = pytest.mark.parametrize(
     ("path", "stub", "check"), EXERCISES, ids=[check for _, _, check in EXERCISES]
 )
-
-
-def wrong_answers():
-    found = {}
-    for path in sorted(Path(__file__).parent.glob("wrong_*.py")):
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found.update(module.WRONG)
-    return found
-
-
-WRONG = wrong_answers()
 
 
 def run(source, namespace):
@@ -106,11 +94,38 @@ def test_every_solution_passes_its_check(path):
     assert passed == {check for _, check in exercises(path)}
 
 
+def verdict(check, answer):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        passed = getattr(checks, check)(answer)
+    return passed, said.getvalue()
+
+
 @pytest.mark.parametrize("check", sorted(WRONG))
-def test_usual_mistakes_are_caught_with_the_hint_that_fits(check, capsys):
-    answers = WRONG[check]
-    assert len(answers) >= 2
-    for answer, hint in answers:
-        assert getattr(checks, check)(answer) is False, answer.__name__
-        said = capsys.readouterr().out
-        assert hint.lower() in said.lower(), (answer.__name__, said)
+def test_the_right_answer_passes_and_each_usual_mistake_gets_its_own_hint(check):
+    exercise = getattr(checks, check)
+    assert verdict(check, exercise.right)[0]
+    for hint, mistake in exercise.mistakes.items():
+        passed, said = verdict(check, mistake)
+        assert not passed, hint
+        assert said.rstrip().endswith(hint)
+
+
+@pytest.mark.parametrize("check", sorted(WRONG))
+def test_a_wrong_answer_that_a_reader_might_write_gets_the_hint_that_fits(check):
+    answer, hint = WRONG[check]
+    passed, said = verdict(check, answer)
+    assert not passed
+    assert hint.lower() in said.lower()
+
+
+def test_a_root_that_is_nearly_zero_at_zero_is_not_right():
+    for tiny in (1e-16, 1e-20, 1e-24, 1e-30):
+        assert not verdict("check_safe_root", lambda x, tiny=tiny: x.clamp(min=tiny).sqrt())[0]
+
+
+def test_checking_leaves_the_readers_random_numbers_alone():
+    before = torch.get_rng_state()
+    for check in WRONG:
+        verdict(check, getattr(checks, check).right)
+    assert torch.equal(torch.get_rng_state(), before)

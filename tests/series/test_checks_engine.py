@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hgsr_lite.series.checks.engine import check_answer
+from hgsr_lite.series.checks.engine import Exercise
 
 CASES = [(torch.tensor([[3.0, -4.0], [0.0, 0.0]]),), (torch.tensor([[1.0, 2.0], [2.0, 4.0]]),)]
 
@@ -19,8 +19,8 @@ def untouched(weight):
 
 
 def verdict(capsys, answer, **options):
-    passed = check_answer(
-        answer, row_norms, CASES, {"Is the root there?": lambda w: w.square().sum(1)}, **options
+    passed = Exercise(row_norms, CASES, {"Is the root there?": lambda w: w.square().sum(1)}, **options)(
+        answer
     )
     return passed, capsys.readouterr().out
 

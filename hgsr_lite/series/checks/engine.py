@@ -1,6 +1,6 @@
 """How an exercise is checked: by what the reader's function does on tensors it has not seen.
 
-A check knows the right answer and the usual mistakes, each as a function. It runs the reader's function
+An exercise knows the right answer and the usual mistakes, each as a function. It runs the reader's function
 on hidden inputs and compares results: any right implementation passes, and a wrong one that behaves
 like a known mistake gets the hint that belongs to it. A check never raises: a notebook with untouched
 exercises runs to its end.
@@ -8,8 +8,10 @@ exercises runs to its end.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,58 +21,78 @@ Answer = Callable[..., Any]
 Case = tuple[Any, ...]
 
 
-def check_answer(
-    answer: Answer,
-    right: Answer,
-    cases: Sequence[Case],
-    mistakes: Mapping[str, Answer] | None = None,
-    *,
-    tolerance: float = 1e-5,
-) -> bool:
-    """Compare `answer` with `right` on every case, print the verdict and return whether it passed.
+@dataclass(frozen=True, eq=False)
+class Exercise:
+    """One exercise as data: the right answer, inputs to try it on, and the usual mistakes with their hints.
 
-    `cases` holds tuples of arguments; tensors among them are handed over as copies, so that a function
-    that changes its input spoils nothing. `mistakes` maps a hint to a function that makes
-    the mistake. `tolerance` is relative. A stub that returns None or `...` is "not yet done".
+    `cases` holds tuples of arguments; they are handed over as copies, so that a function that changes its
+    input spoils nothing. `mistakes` maps a hint to a function that makes the mistake; the first that behaves
+    like the answer gives its hint. `tolerance` is relative; with `exact_zeros`, what must be 0 must be 0 to
+    the last bit. `seen_as` turns a function into the one whose results are compared.
 
+    Called with an answer, it prints the verdict and returns whether the answer passed. A stub that returns
+    None or `...` is "not yet done".
+
+    >>> doubling = Exercise(lambda x: 2 * x, [(torch.ones(2),)], {"You squared.": lambda x: x**2})
     >>> def doubled(x):
     ...     ...
-    >>> check_answer(doubled, lambda x: 2 * x, [(torch.ones(2),)])
+    >>> doubling(doubled)
     doubled: not yet done. Replace the dots by your code and run both cells again.
     False
-    >>> check_answer(lambda x: x * x, lambda x: 2 * x, [(torch.ones(2),)], {"You squared.": lambda x: x**2})
+    >>> doubling(lambda x: x * x)
     your function: not right yet. You squared.
     False
-    >>> check_answer(lambda x: x + x, lambda x: 2 * x, [(torch.ones(2),)])
+    >>> doubling(lambda x: x + x)
     your function: right.
     True
     """
-    name = getattr(answer, "__name__", "your function").replace("<lambda>", "your function")
-    if not callable(answer):
-        print(f"{name}: give the function itself, without calling it.")
-        return False
-    problem = _first_problem(answer, right, cases, mistakes or {}, tolerance)
-    print(f"{name}: {problem or 'right.'}")
-    return problem is None
+
+    right: Answer
+    cases: Sequence[Case]
+    mistakes: Mapping[str, Answer] = field(default_factory=dict)
+    tolerance: float = 1e-5
+    exact_zeros: bool = False
+    seen_as: Callable[[Answer], Answer] = lambda answer: answer
+
+    def __call__(self, answer: Answer) -> bool:
+        """Compare `answer` with the right one on every case, print the verdict, return whether it passed."""
+        name = getattr(answer, "__name__", "your function").replace("<lambda>", "your function")
+        if not callable(answer):
+            print(f"{name}: give the function itself, without calling it.")
+            return False
+        problem = self._first_problem(answer)
+        print(f"{name}: {problem or 'right.'}")
+        return problem is None
+
+    def _first_problem(self, answer: Answer) -> str | None:
+        given, wanted = self._results(answer), self._results(self.right)
+        if all(result is None or result is Ellipsis for result in given):
+            return "not yet done. Replace the dots by your code and run both cells again."
+        wrong = [n for n, pair in enumerate(zip(given, wanted, strict=True)) if not self._same(*pair)]
+        if not wrong:
+            return None
+        for hint, mistake in self.mistakes.items():
+            if all(map(self._same, given, self._results(mistake))):
+                return f"not right yet. {hint}"
+        factor = _common_factor(given, wanted)
+        if factor is not None:
+            return f"not right yet. It is {factor:.4g} times the right result everywhere: a factor is off."
+        return f"not right yet. {_describe(given[wrong[0]], wanted[wrong[0]])}"
+
+    def _results(self, function: Answer) -> list[Any]:
+        seen = self.seen_as(function)
+        return [_run(seen, case) for case in self.cases]
+
+    def _same(self, one: Any, other: Any) -> bool:
+        return _same(one, other, self.tolerance, self.exact_zeros)
 
 
-def _first_problem(
-    answer: Answer, right: Answer, cases: Sequence[Case], mistakes: Mapping[str, Answer], tolerance: float
-) -> str | None:
-    given = [_run(answer, case) for case in cases]
-    if all(result is None or result is Ellipsis for result in given):
-        return "not yet done. Replace the dots by your code and run both cells again."
-    wanted = [_run(right, case) for case in cases]
-    wrong = [n for n, pair in enumerate(zip(given, wanted, strict=True)) if not _same(*pair, tolerance)]
-    if not wrong:
-        return None
-    for hint, mistake in mistakes.items():
-        if all(_same(g, _run(mistake, case), tolerance) for g, case in zip(given, cases, strict=True)):
-            return f"not right yet. {hint}"
-    factor = _common_factor(given, wanted)
-    if factor is not None:
-        return f"not right yet. It is {factor:.4g} times the right result everywhere: a factor is off."
-    return f"not right yet. {_describe(given[wrong[0]], wanted[wrong[0]])}"
+def exercise(make: Callable[[], Exercise]) -> Exercise:
+    """Make an exercise from the function that describes it; a reader's random numbers stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        made = make()
+    object.__setattr__(made, "__doc__", make.__doc__)
+    return made
 
 
 def _run(function: Answer, case: Case) -> Any:
@@ -79,9 +101,8 @@ def _run(function: Answer, case: Case) -> Any:
         inspect.signature(function).bind(*case)
     except TypeError as error:
         return TypeError(f"it must take {len(case)} argument(s): {error}")
-    arguments = [item.detach().clone() if isinstance(item, Tensor) else item for item in case]
     try:
-        return function(*arguments)
+        return function(*copy.deepcopy(case))
     except Exception as error:  # whatever the reader's code raises is theirs to see, as text
         return error
 
@@ -98,7 +119,7 @@ def _tensors(result: Any) -> list[Tensor] | None:
         return None
 
 
-def _same(one: Any, other: Any, tolerance: float) -> bool:
+def _same(one: Any, other: Any, tolerance: float, exact_zeros: bool = False) -> bool:
     if isinstance(one, Exception) or isinstance(other, Exception):
         return False
     if isinstance(one, str | set | dict) or isinstance(other, str | set | dict):
@@ -106,10 +127,8 @@ def _same(one: Any, other: Any, tolerance: float) -> bool:
     left, right = _tensors(one), _tensors(other)
     if left is None or right is None or len(left) != len(right):
         return False
-    return all(
-        a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance * 1e-3, equal_nan=True)
-        for a, b in zip(left, right, strict=True)
-    )
+    near = {"rtol": tolerance, "atol": 0.0 if exact_zeros else tolerance * 1e-3, "equal_nan": True}
+    return all(a.shape == b.shape and torch.allclose(a, b, **near) for a, b in zip(left, right, strict=True))
 
 
 def _common_factor(given: Sequence[Any], wanted: Sequence[Any]) -> float | None:

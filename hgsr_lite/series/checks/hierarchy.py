@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hgsr_lite.penalties import Penalty, power
-from hgsr_lite.series.checks.engine import Answer, check_answer
+from hgsr_lite.series.checks.engine import Exercise, exercise
 
 _SUMMED = {"feature": 0, "neuron": 1}
 
@@ -35,13 +35,9 @@ def _l1_norms(weight: Tensor) -> Tensor:
     return weight.flatten(2).abs().sum(2)
 
 
-def check_squared_group_lasso(answer: Answer) -> bool:
-    """Exercise 3.1: `answer(weight)` is the hierarchical squared group lasso, neuron-wise.
-
-    >>> check_squared_group_lasso(lambda weight: weight.flatten(2).norm(dim=2).sum(1).square().sum())
-    your function: right.
-    True
-    """
+@exercise
+def check_squared_group_lasso() -> Exercise:
+    """Exercise 3.1: `answer(weight)` is the hierarchical squared group lasso, neuron-wise."""
     mistakes = {
         "You summed over the output channels, which is feature-wise. A neuron-wise group holds the kernels "
         "that make one output channel.": lambda w: l2_norms(w).sum(0).square().sum(),
@@ -63,16 +59,12 @@ def check_squared_group_lasso(answer: Answer) -> bool:
         "You returned one number a group: add them up.": lambda w: l2_norms(w).sum(1).square(),
     }
     cases = [(random_weight(3, 2, 4),), (random_weight(2, 5, 3, 3),)]
-    return check_answer(answer, Penalty("hsq_gl", "neuron").value, cases, mistakes)
+    return Exercise(Penalty("hsq_gl", "neuron").value, cases, mistakes)
 
 
-def check_measured_degree(answer: Answer) -> bool:
-    """Exercise 3.2: `answer(penalty, weight)` measures the d in penalty(t W) = t^d penalty(W).
-
-    >>> check_measured_degree(lambda penalty, weight: (penalty(2 * weight) / penalty(weight)).log2())
-    your function: right.
-    True
-    """
+@exercise
+def check_measured_degree() -> Exercise:
+    """Exercise 3.2: `answer(penalty, weight)` measures the d in penalty(t W) = t^d penalty(W)."""
 
     def cubed(weight: Tensor) -> Tensor:
         return weight.abs().sum() ** 3
@@ -94,18 +86,12 @@ def check_measured_degree(answer: Answer) -> bool:
     }
     penalties = [Penalty("hsqrt_gl12"), Penalty("hsq_es", "neuron"), Penalty("hsq_gl12"), cubed]
     cases = [(penalty, random_weight(3, 4, 2)) for penalty in penalties]
-    return check_answer(answer, lambda *case: growth(*case).log2(), cases, mistakes, tolerance=1e-4)
+    return Exercise(lambda *case: growth(*case).log2(), cases, mistakes, tolerance=1e-4)
 
 
-def check_kernel_force(answer: Answer) -> bool:
-    """Exercise 3.3: `answer(weight, grouping, norm, inner, outer)` is each kernel's force, 0 at zero kernels.
-
-    >>> def force(weight, grouping, norm, inner, outer):
-    ...     return torch.ones(weight.shape[:2])
-    >>> check_kernel_force(force)
-    force: not right yet. The shape fits, the numbers do not: try it on a layer small enough to work by hand.
-    False
-    """
+@exercise
+def check_kernel_force() -> Exercise:
+    """Exercise 3.3: `answer(weight, grouping, norm, inner, outer)` is each kernel's force, 0 at zero kernels."""
 
     def norms_and_sums(weight: Tensor, grouping: str, norm: int, inner: float) -> tuple[Tensor, Tensor]:
         norms = _l1_norms(weight) if norm == 1 else l2_norms(weight)
@@ -148,4 +134,4 @@ def check_kernel_force(answer: Answer) -> bool:
         (random_weight(2, 4, 3, 3), "neuron", 2, 1.0, 2.0),
         (with_zero_kernel, "feature", 2, 2.0, 0.5),
     ]
-    return check_answer(answer, right, cases, mistakes)
+    return Exercise(right, cases, mistakes)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hgsr_lite.groups import kernel_norms
 from hgsr_lite.penalties import Penalty
-from hgsr_lite.series.checks.engine import Answer, check_answer
+from hgsr_lite.series.checks.engine import Answer, Exercise, exercise
 
 
 def _random(*shape: int, seed: int) -> Tensor:
@@ -26,7 +26,29 @@ def layer_with_zero_kernel() -> Tensor:
     return _random(3, 2, 3, 3, seed=1) * sizes[:, :, None, None]
 
 
-def check_shrink_kernels(answer: Answer) -> bool:
+def uneven_norm() -> nn.BatchNorm2d:
+    """A batch norm of three channels with nothing at its default, ready to be evaluated.
+
+    >>> uneven_norm().training
+    False
+    """
+    norm = nn.BatchNorm2d(3, eps=0.01)
+    norm.weight.data = torch.tensor([0.5, -2.0, 0.0])
+    norm.bias.data = torch.tensor([0.1, 0.0, -0.7])
+    norm.running_mean = torch.tensor([0.4, -1.0, 3.0])
+    norm.running_var = torch.tensor([0.04, 1.0, 0.0])
+    return norm.eval()
+
+
+def _layer(layer: nn.Conv2d, seed: int) -> nn.Conv2d:
+    layer.weight.data = _random(*layer.weight.shape, seed=seed)
+    if layer.bias is not None:
+        layer.bias.data = _random(len(layer.bias), seed=seed + 1)
+    return layer
+
+
+@exercise
+def check_shrink_kernels() -> Exercise:
     """7.1: `shrink_kernels(weight, step)`, a block soft-threshold with every kernel a group of its own."""
 
     def scaled(factor: Callable[[Tensor, float], Tensor], norm: int = 2) -> Answer:
@@ -61,15 +83,15 @@ def check_shrink_kernels(answer: Answer) -> bool:
         ),
     }
     cases = [(layer_with_zero_kernel(), 0.5), (_random(2, 4, 2, 2, seed=2), 1.5)]
-    return check_answer(
-        answer,
+    return Exercise(
         lambda w, step: scaled(cut)(w, step),
         cases,
         mistakes,
     )
 
 
-def check_deadly_step(answer: Answer) -> bool:
+@exercise
+def check_deadly_step() -> Exercise:
     """7.2: `deadly_step(size)`, the step from which on the square root's prox of one weight is zero."""
     mistakes = {
         "There the cubic loses its solutions; but zero wins earlier. Compare the objective's values.": (
@@ -82,10 +104,11 @@ def check_deadly_step(answer: Answer) -> bool:
         ),
     }
     cases = [(torch.tensor([0.3, 1.0, 1.5, 6.0]),), (torch.tensor([2.0, 8.0]),)]
-    return check_answer(answer, lambda a: (2 * a / 3) ** 1.5, cases, mistakes)
+    return Exercise(lambda a: (2 * a / 3) ** 1.5, cases, mistakes)
 
 
-def check_shrink_group(answer: Answer) -> bool:
+@exercise
+def check_shrink_group() -> Exercise:
     """7.3: `shrink_group(kernels, step)`, the `hsq_gl` prox of one group, (kernels, elements)."""
 
     def by(key: str) -> Answer:
@@ -119,10 +142,11 @@ def check_shrink_group(answer: Answer) -> bool:
     }
     sizes = torch.tensor([[3.0], [0.0], [0.1], [1.0]])
     cases = [(_random(4, 9, seed=3) * sizes, 0.2), (_random(3, 4, seed=4), 0.5), (_random(5, 1, seed=5), 0.1)]
-    return check_answer(answer, by("hsq_gl"), cases, mistakes, tolerance=1e-4)
+    return Exercise(by("hsq_gl"), cases, mistakes, tolerance=1e-4)
 
 
-def check_layer_macs(answer: Answer) -> bool:
+@exercise
+def check_layer_macs() -> Exercise:
     """8.1: `layer_macs(layer, height, width)`, a convolution's multiply-accumulates for one image."""
 
     def right(layer: nn.Conv2d, height: int, width: int) -> int:
@@ -150,24 +174,11 @@ def check_layer_macs(answer: Answer) -> bool:
         (nn.Conv2d(6, 4, (3, 1)), 5, 7),
         (nn.Conv2d(8, 8, 3, groups=4), 4, 4),
     ]
-    return check_answer(answer, right, cases, mistakes)
+    return Exercise(right, cases, mistakes)
 
 
-def uneven_norm() -> nn.BatchNorm2d:
-    """A batch norm of three channels with nothing at its default, ready to be evaluated.
-
-    >>> uneven_norm().training
-    False
-    """
-    norm = nn.BatchNorm2d(3, eps=0.01)
-    norm.weight.data = torch.tensor([0.5, -2.0, 0.0])
-    norm.bias.data = torch.tensor([0.1, 0.0, -0.7])
-    norm.running_mean = torch.tensor([0.4, -1.0, 3.0])
-    norm.running_var = torch.tensor([0.04, 1.0, 0.0])
-    return norm.eval()
-
-
-def check_constant_behind(answer: Answer) -> bool:
+@exercise
+def check_constant_behind() -> Exercise:
     """8.2: `constant_behind(norm)`, what each channel of a batch norm puts out where it is given zeros."""
 
     def right(norm: nn.BatchNorm2d) -> Tensor:
@@ -196,17 +207,11 @@ def check_constant_behind(answer: Answer) -> bool:
     }
     first = nn.BatchNorm2d(2).eval()
     first.bias.data = torch.tensor([0.3, -0.2])
-    return check_answer(answer, right, [(uneven_norm(),), (first,)], mistakes)
+    return Exercise(right, [(uneven_norm(),), (first,)], mistakes)
 
 
-def _layer(layer: nn.Conv2d, seed: int) -> nn.Conv2d:
-    layer.weight.data = _random(*layer.weight.shape, seed=seed)
-    if layer.bias is not None:
-        layer.bias.data = _random(len(layer.bias), seed=seed + 1)
-    return layer
-
-
-def check_folded_bias(answer: Answer) -> bool:
+@exercise
+def check_folded_bias() -> Exercise:
     """8.3: `folded_bias(layer, constants)`, the bias with what constant input channels contribute."""
 
     def old(layer: nn.Conv2d) -> Tensor:
@@ -242,4 +247,4 @@ def check_folded_bias(answer: Answer) -> bool:
         (_layer(nn.Conv2d(3, 4, 3), 6), torch.tensor([0.5, 0.0, -1.0])),
         (_layer(nn.Conv2d(2, 3, (1, 2), bias=False), 8), torch.tensor([2.0, 1.0])),
     ]
-    return check_answer(answer, right, cases, mistakes)
+    return Exercise(right, cases, mistakes)

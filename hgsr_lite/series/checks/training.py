@@ -8,7 +8,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from hgsr_lite.series.checks.engine import Answer, check_answer
+from hgsr_lite.series.checks.engine import Exercise, exercise
 
 
 def _drawn(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
@@ -17,7 +17,17 @@ def _drawn(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
     return [(n + 1) * torch.randn(shape, generator=generator) for n, shape in enumerate(shapes)]
 
 
-def check_calibrated_strength(answer: Answer) -> bool:
+def _channels_to_judge() -> Tensor:
+    """Channels 0 and 5 are read; 1 is zero, 2 and 3 are small throughout; 4 has one large negative weight."""
+    weight = torch.zeros(5, 6, 4)
+    weight[:4, 0] = 0.5
+    weight[:, 2], weight[:, 3] = -6e-4, 6e-4
+    weight[2, 4, 1], weight[1, 5, 3] = -2e-3, 2e-3
+    return weight
+
+
+@exercise
+def check_calibrated_strength() -> Exercise:
     """5.1: `calibrated_strength(loss_gradients, penalty_gradients, fraction)` from one gradient a layer."""
 
     def norm(gradients: list[Tensor]) -> Tensor:
@@ -30,110 +40,88 @@ def check_calibrated_strength(answer: Answer) -> bool:
         ratios = [one.norm() / other.norm() for one, other in zip(loss, penalty, strict=True)]
         return fraction * sum(ratios) / len(ratios)
 
-    mistakes = [
-        (
-            "The ratio is upside down: a penalty with a large gradient needs a small strength.",
-            lambda loss, penalty, fraction: fraction * norm(penalty) / norm(loss),
+    mistakes = {
+        "The ratio is upside down: a penalty with a large gradient needs a small strength.": (
+            lambda loss, penalty, fraction: fraction * norm(penalty) / norm(loss)
         ),
-        ("Where is the fraction? It scales the loss's norm.", lambda loss, pen, _: norm(loss) / norm(pen)),
-        ("These are squared norms: the root is missing.", with_norm(lambda g: norm(g) ** 2)),
-        (
-            "You added the layers' norms up. One norm over all layers is wanted: add squares, then one root.",
-            with_norm(lambda g: sum(layer.norm() for layer in g)),
+        "Where is the fraction? It scales the loss's norm.": (lambda loss, pen, _: norm(loss) / norm(pen)),
+        "These are squared norms: the root is missing.": (with_norm(lambda g: norm(g) ** 2)),
+        "You added the layers' norms up. One norm over all layers is wanted: add squares, then one root.": (
+            with_norm(lambda g: sum(layer.norm() for layer in g))
         ),
-        (
-            "You averaged the layers' ratios. One strength serves all layers: take one norm over all first.",
-            mean_of_ratios,
+        "You averaged the layers' ratios. One strength serves all layers: take one norm over all first.": (
+            mean_of_ratios
         ),
-    ]
+    }
     small, large = ((3, 2, 4), (2, 3, 4)), ((4, 1, 9), (4, 4, 9), (2, 4, 1))
     cases = [
         (_drawn(1, *small), _drawn(2, *small[::-1]), 0.1),
         (_drawn(3, *large), _drawn(4, *large[::-1]), 2.0),
     ]
-    return check_answer(answer, with_norm(norm), cases, dict(mistakes))
+    return Exercise(with_norm(norm), cases, mistakes)
 
 
-def check_warmed_up(answer: Answer) -> bool:
+@exercise
+def check_warmed_up() -> Exercise:
     """5.2: `warmed_up(strength, progress, warmup)`, the strength in force at a share of training."""
 
     def right(strength, progress, warmup):
         return strength * (min(1.0, progress / warmup) if warmup else 1.0)
 
-    mistakes = [
-        (
-            "It goes on rising after the warm-up: where does the ramp end?",
-            lambda strength, progress, warmup: strength * (progress / warmup if warmup else 1.0),
+    mistakes = {
+        "It goes on rising after the warm-up: where does the ramp end?": (
+            lambda strength, progress, warmup: strength * (progress / warmup if warmup else 1.0)
         ),
-        (
-            "It rises over all of training: the ramp should be over when progress reaches warmup.",
-            lambda strength, progress, warmup: strength * (progress if warmup else 1.0),
+        "It rises over all of training: the ramp should be over when progress reaches warmup.": (
+            lambda strength, progress, warmup: strength * (progress if warmup else 1.0)
         ),
-        (
-            "It jumps from nothing to everything: a ramp in between is wanted.",
-            lambda strength, progress, warmup: strength * float(progress >= warmup),
+        "It jumps from nothing to everything: a ramp in between is wanted.": (
+            lambda strength, progress, warmup: strength * float(progress >= warmup)
         ),
-        (
-            "It fades out instead of in.",
-            lambda strength, progress, warmup: (
-                strength * (max(0.0, 1 - progress / warmup) if warmup else 1.0)
-            ),
+        "It fades out instead of in.": (
+            lambda strength, progress, warmup: strength * (max(0.0, 1 - progress / warmup) if warmup else 1.0)
         ),
-        (
-            "With warmup = 0 there is no ramp: all of the strength is in force from the start.",
-            lambda strength, progress, warmup: right(strength, progress, warmup) if warmup else 0.0,
+        "With warmup = 0 there is no ramp: all of the strength is in force from the start.": (
+            lambda strength, progress, warmup: right(strength, progress, warmup) if warmup else 0.0
         ),
-    ]
+    }
     cases = [(0.5, 0.25, 0.5), (2.0, 0.0, 0.25), (1e-3, 0.9, 0.3), (4.0, 0.3, 0.0), (1.0, 1.0, 1.0)]
-    return check_answer(answer, right, cases, dict(mistakes))
+    return Exercise(right, cases, mistakes)
 
 
-def _channels_to_judge() -> Tensor:
-    """Channels 0 and 5 are read; 1 is zero, 2 and 3 are small throughout; 4 has one large negative weight."""
-    weight = torch.zeros(5, 6, 4)
-    weight[:4, 0] = 0.5
-    weight[:, 2], weight[:, 3] = -6e-4, 6e-4
-    weight[2, 4, 1], weight[1, 5, 3] = -2e-3, 2e-3
-    return weight
-
-
-def check_kept_channels(answer: Answer) -> bool:
+@exercise
+def check_kept_channels() -> Exercise:
     """5.3: `kept_channels(weight, tolerance)`, True for each input channel with a weight at the tolerance."""
 
     def right(weight: Tensor, tolerance: float) -> Tensor:
         return (weight.abs() >= tolerance).any(-1).any(0)
 
-    mistakes = [
-        (
-            "These are output channels: a feature-wise group runs over dimension 0, so that one must go.",
-            lambda weight, tolerance: (weight.abs() >= tolerance).any(-1).any(1),
+    mistakes = {
+        "These are output channels: a feature-wise group runs over dimension 0, so that one must go.": (
+            lambda weight, tolerance: (weight.abs() >= tolerance).any(-1).any(1)
         ),
-        (
-            "You marked the channels that are dead: turn it round.",
-            lambda weight, tolerance: (weight.abs() < tolerance).all(-1).all(0),
+        "You marked the channels that are dead: turn it round.": (
+            lambda weight, tolerance: (weight.abs() < tolerance).all(-1).all(0)
         ),
-        (
-            "One small weight does not make a channel dead: all of them must be small.",
-            lambda weight, tolerance: (weight.abs() >= tolerance).all(-1).all(0),
+        "One small weight does not make a channel dead: all of them must be small.": (
+            lambda weight, tolerance: (weight.abs() >= tolerance).all(-1).all(0)
         ),
-        (
-            "You compared a group's sum: many small weights then look like a large one. Look at each weight.",
-            lambda weight, tolerance: weight.abs().sum((0, 2)) >= tolerance,
+        "You compared a group's sum: many small weights then look like a large one. Look at each weight.": (
+            lambda weight, tolerance: weight.abs().sum((0, 2)) >= tolerance
         ),
-        (
-            "You compared a group's mean: one large weight is lost among many small ones.",
-            lambda weight, tolerance: weight.abs().mean((0, 2)) >= tolerance,
+        "You compared a group's mean: one large weight is lost among many small ones.": (
+            lambda weight, tolerance: weight.abs().mean((0, 2)) >= tolerance
         ),
-        (
-            "A negative weight is not a small one: take absolute values.",
-            lambda weight, tolerance: (weight >= tolerance).any(-1).any(0),
+        "A negative weight is not a small one: take absolute values.": (
+            lambda weight, tolerance: (weight >= tolerance).any(-1).any(0)
         ),
-    ]
+    }
     cases = [(_channels_to_judge(), 1e-3), (_drawn(5, (3, 4, 2))[0], 0.9)]
-    return check_answer(answer, right, cases, dict(mistakes))
+    return Exercise(right, cases, mistakes)
 
 
-def check_precision_and_recall(answer: Answer) -> bool:
+@exercise
+def check_precision_and_recall() -> Exercise:
     """5.4: `precision_and_recall(kept, relevant)`, two sets of channels; the precision of nothing is NaN."""
 
     def right(kept: set[int], relevant: set[int]) -> tuple[float, float]:
@@ -144,26 +132,24 @@ def check_precision_and_recall(answer: Answer) -> bool:
         share = len(kept & relevant) / len(kept | relevant)
         return share, share
 
-    mistakes = [
-        (
-            "They are the wrong way round: precision divides by what was kept, recall by what is relevant.",
-            lambda kept, relevant: right(kept, relevant)[::-1],
+    mistakes = {
+        "They are the wrong way round: precision divides by what was kept, recall by what is relevant.": (
+            lambda kept, relevant: right(kept, relevant)[::-1]
         ),
-        ("Each has a denominator of its own: what was kept, and what is relevant.", over_the_union),
-        (
-            "The precision of nothing is not 0: there is nothing to judge, return math.nan.",
-            lambda kept, relevant: right(kept, relevant) if kept else (0.0, 0.0),
+        "Each has a denominator of its own: what was kept, and what is relevant.": (over_the_union),
+        "The precision of nothing is not 0: there is nothing to judge, return math.nan.": (
+            lambda kept, relevant: right(kept, relevant) if kept else (0.0, 0.0)
         ),
-        (
-            "The precision of nothing is not 1: there is nothing to judge, return math.nan.",
-            lambda kept, relevant: right(kept, relevant) if kept else (1.0, 0.0),
+        "The precision of nothing is not 1: there is nothing to judge, return math.nan.": (
+            lambda kept, relevant: right(kept, relevant) if kept else (1.0, 0.0)
         ),
-    ]
+    }
     cases = [({0, 2, 3, 5}, {0, 1}), ({0}, {0}), ({1, 2}, {0}), (set(), {0, 1}), ({0, 1, 2, 3}, {0, 1, 2})]
-    return check_answer(answer, right, cases, dict(mistakes))
+    return Exercise(right, cases, mistakes)
 
 
-def check_magnitude_mask(answer: Answer) -> bool:
+@exercise
+def check_magnitude_mask() -> Exercise:
     """6.1: `magnitude_mask(weight, share)`, True for the weights that magnitude pruning keeps."""
 
     def kept(weight: Tensor, order: Tensor, share: float) -> Tensor:
@@ -174,34 +160,30 @@ def check_magnitude_mask(answer: Answer) -> bool:
     def right(weight: Tensor, share: float) -> Tensor:
         return kept(weight, weight.abs().flatten().argsort(), share)
 
-    mistakes = [
-        (
-            "Without absolute values a large negative weight counts as the smallest of all.",
-            lambda weight, share: kept(weight, weight.flatten().argsort(), share),
+    mistakes = {
+        "Without absolute values a large negative weight counts as the smallest of all.": (
+            lambda weight, share: kept(weight, weight.flatten().argsort(), share)
         ),
-        (
-            "Your mask throws the largest weights away.",
-            lambda weight, share: kept(weight, weight.abs().flatten().argsort(descending=True), share),
+        "Your mask throws the largest weights away.": (
+            lambda weight, share: kept(weight, weight.abs().flatten().argsort(descending=True), share)
         ),
-        (
-            "Your mask is True where a weight goes: it should be True where it stays.",
-            lambda w, s: ~right(w, s),
+        "Your mask is True where a weight goes: it should be True where it stays.": (
+            lambda w, s: ~right(w, s)
         ),
-        ("You kept the share that should go.", lambda weight, share: right(weight, 1 - share)),
-        (
-            "You compared sizes with the share itself: it is a share of the number of weights, so rank them.",
-            lambda weight, share: weight.abs() >= share,
+        "You kept the share that should go.": (lambda weight, share: right(weight, 1 - share)),
+        "You compared sizes with the share itself: it is a share of the number of weights, so rank them.": (
+            lambda weight, share: weight.abs() >= share
         ),
-        (
-            "You took a share of the largest weight: it is a share of the number of weights, so rank them.",
-            lambda weight, share: weight.abs() >= share * weight.abs().max(),
+        "You took a share of the largest weight: it is a share of the number of weights, so rank them.": (
+            lambda weight, share: weight.abs() >= share * weight.abs().max()
         ),
-    ]
+    }
     weights = _drawn(6, (4, 3, 9), (2, 5, 4), (5, 2, 3))
-    return check_answer(answer, right, list(zip(weights, (0.5, 0.8, 0.2), strict=True)), dict(mistakes))
+    return Exercise(right, list(zip(weights, (0.5, 0.8, 0.2), strict=True)), mistakes)
 
 
-def check_half_width(answer: Answer) -> bool:
+@exercise
+def check_half_width() -> Exercise:
     """6.2: `half_width(values)`, half the 95 % interval of a mean over a few seeds."""
 
     def with_factor(factor, correction=1, power=0.5):
@@ -210,31 +192,29 @@ def check_half_width(answer: Answer) -> bool:
     def quantile(level: float = 0.975, lost: int = 1):
         return lambda n: float(student.ppf(level, n - lost))
 
-    mistakes = [
-        ("1.96 is right for many values: for a few, the factor is Student's t.", with_factor(lambda n: 1.96)),
-        (
-            "That is the spread of single runs: the mean of n runs varies less, by the root of n.",
-            with_factor(quantile(), power=0.0),
+    mistakes = {
+        "1.96 is right for many values: for a few, the factor is Student's t.": (with_factor(lambda n: 1.96)),
+        "That is the spread of single runs: the mean of n runs varies less, by the root of n.": (
+            with_factor(quantile(), power=0.0)
         ),
-        (
-            "Your deviation divides by n; the mean came from the same values, so divide by n - 1.",
-            with_factor(quantile(), correction=0),
+        "Your deviation divides by n; the mean came from the same values, so divide by n - 1.": (
+            with_factor(quantile(), correction=0)
         ),
-        ("That is the whole width: half of it stands behind the ± sign.", lambda v: 2 * right(v)),
-        (
-            "That is a 90 % interval: the 5 % left over lie at both ends, 2.5 % at each.",
-            with_factor(quantile(0.95)),
+        "That is the whole width: half of it stands behind the ± sign.": (lambda v: 2 * right(v)),
+        "That is a 90 % interval: the 5 % left over lie at both ends, 2.5 % at each.": (
+            with_factor(quantile(0.95))
         ),
-        ("n values leave n - 1 degrees of freedom.", with_factor(quantile(lost=0))),
-        ("You divided by n, not by its root.", with_factor(quantile(), power=1.0)),
-        ("That is the standard error: the factor from Student's t is missing.", with_factor(lambda n: 1.0)),
-    ]
+        "n values leave n - 1 degrees of freedom.": (with_factor(quantile(lost=0))),
+        "You divided by n, not by its root.": (with_factor(quantile(), power=1.0)),
+        "That is the standard error: the factor from Student's t is missing.": (with_factor(lambda n: 1.0)),
+    }
     right = with_factor(quantile())
     cases = [(torch.tensor([1.0, 2.0, 3.0]),), (_drawn(7, (5,))[0],), (0.9 + 0.01 * _drawn(8, (4,))[0],)]
-    return check_answer(answer, right, cases, dict(mistakes), tolerance=1e-3)
+    return Exercise(right, cases, mistakes, tolerance=1e-3)
 
 
-def check_choose_sparsest(answer: Answer) -> bool:
+@exercise
+def check_choose_sparsest() -> Exercise:
     """6.3: `choose_sparsest(sparsity, validation, dense, loss_allowed)`: a run's place in the list, or -1.
 
     The sparsest of the runs whose validation accuracy is at most `loss_allowed` below the dense one's.
@@ -247,33 +227,27 @@ def check_choose_sparsest(answer: Answer) -> bool:
         allowed = validation >= dense - loss_allowed
         return int(sparsity[allowed].argmax()) if bool(allowed.any()) else -1
 
-    mistakes = [
-        (
-            "That is the most accurate run: wanted is the sparsest of those that are accurate enough.",
-            lambda s, v, dense, loss: int(v.argmax()) if bool((v >= dense - loss).any()) else -1,
+    mistakes = {
+        "That is the most accurate run: wanted is the sparsest of those that are accurate enough.": (
+            lambda s, v, dense, loss: int(v.argmax()) if bool((v >= dense - loss).any()) else -1
         ),
-        ("That is the sparsest run of all, accurate or not.", lambda s, v, dense, loss: int(s.argmax())),
-        (
-            "Your number counts among the accurate runs only: give the run's place in the whole list.",
-            among_the_accurate,
+        "That is the sparsest run of all, accurate or not.": (lambda s, v, dense, loss: int(s.argmax())),
+        "Your number counts among the accurate runs only: give the run's place in the whole list.": (
+            among_the_accurate
         ),
-        (
-            "That is the least sparse of the accurate runs.",
-            lambda s, v, dense, loss: sparsest(1 - s, v >= dense - loss),
+        "That is the least sparse of the accurate runs.": (
+            lambda s, v, dense, loss: sparsest(1 - s, v >= dense - loss)
         ),
-        (
-            "Where no run is accurate enough, none should be reported: return -1.",
-            lambda s, v, dense, loss: sparsest(s, v >= dense - loss, nothing=0),
+        "Where no run is accurate enough, none should be reported: return -1.": (
+            lambda s, v, dense, loss: sparsest(s, v >= dense - loss, nothing=0)
         ),
-        (
-            "A run exactly at the limit is accurate enough: use >=.",
-            lambda s, v, dense, loss: sparsest(s, v > dense - loss),
+        "A run exactly at the limit is accurate enough: use >=.": (
+            lambda s, v, dense, loss: sparsest(s, v > dense - loss)
         ),
-        (
-            "The loss allowed counts from the dense network's accuracy, not from 1.",
-            lambda s, v, dense, loss: sparsest(s, v >= 1 - loss),
+        "The loss allowed counts from the dense network's accuracy, not from 1.": (
+            lambda s, v, dense, loss: sparsest(s, v >= 1 - loss)
         ),
-    ]
+    }
     # Binary fractions, so that a run lies exactly at the limit.
     sparsity = torch.tensor([0.125, 0.5, 0.9375, 0.8125, 0.75])
     validation = torch.tensor([0.9375, 0.96875, 0.5, 0.875, 0.90625])
@@ -283,9 +257,10 @@ def check_choose_sparsest(answer: Answer) -> bool:
         (sparsity, validation, 0.96875, 0.5),
         (sparsity.flip(0), validation.flip(0), 0.96875, 0.0625),
         (torch.tensor([0.5, 0.75]), torch.tensor([0.5, 0.25]), 0.96875, 0.0625),
+        (sparsity, validation, 0.875, 0.0625),
     ]
 
     def right(s: Tensor, v: Tensor, dense: float, loss: float) -> int:
         return sparsest(s, v >= dense - loss)
 
-    return check_answer(answer, right, cases, dict(mistakes))
+    return Exercise(right, cases, mistakes)

@@ -9,43 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hgsr_lite.series.checks.engine import Answer, check_answer
+from hgsr_lite.series.checks.engine import Answer, Exercise, exercise
 from hgsr_lite.series.checks.hierarchy import l2_norms, random_weight
-
-
-def check_safe_root(answer: Answer) -> bool:
-    """Exercise 4.1: `answer(x)` is the square root, with value 0 and gradient 0 at 0.
-
-    >>> check_safe_root(torch.sqrt)
-    sqrt: not right yet. The values are right, but the gradient at zero is infinite: 1 / (2 sqrt(0)).
-    False
-    """
-
-    def root(x: Tensor) -> Tensor:
-        return torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), 0.0)
-
-    mistakes: dict[str, Answer] = {
-        "The values are right, but the gradient at zero is infinite: 1 / (2 sqrt(0)).": torch.sqrt,
-        "One torch.where picks the value, but backward still asks the root for its slope at 0 and multiplies "
-        "that infinity by 0: NaN. Never let the root see a zero.": lambda x: torch.where(
-            x > 0, x.sqrt(), 0.0
-        ),
-    }
-    for tiny in (10.0**-exponent for exponent in range(4, 17)):
-        mistakes |= {
-            f"With {tiny:g} added under it, this is no longer the root of zero.": functools.partial(
-                lambda x, tiny: (x + tiny).sqrt(), tiny=tiny
-            ),
-            f"Clamped at {tiny:g}, this is no longer the root of zero.": functools.partial(
-                lambda x, tiny: x.clamp(min=tiny).sqrt(), tiny=tiny
-            ),
-        }
-    cases = [
-        (torch.tensor([4.0, 0.0, 9.0], dtype=torch.float64),),
-        (torch.tensor([[0.0, 1e-6], [0.25, 0.0]], dtype=torch.float64),),
-    ]
-    probes = {hint: _with_gradient(mistake) for hint, mistake in mistakes.items()}
-    return check_answer(_with_gradient(answer), _with_gradient(root), cases, probes)
 
 
 def _with_gradient(function: Answer) -> Answer:
@@ -66,13 +31,39 @@ def _with_gradient(function: Answer) -> Answer:
     return probe
 
 
-def check_small_share(answer: Answer) -> bool:
-    """Exercise 4.4: `answer(weight, tolerance, relative)` is the share of weights below a tolerance.
+@exercise
+def check_safe_root() -> Exercise:
+    """Exercise 4.1: `answer(x)` is the square root, with value 0 and gradient 0 at 0."""
 
-    >>> check_small_share(lambda weight, tolerance, relative: None)
-    your function: not yet done. Replace the dots by your code and run both cells again.
-    False
-    """
+    def root(x: Tensor) -> Tensor:
+        return torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), 0.0)
+
+    mistakes = {
+        "The values are right, but the gradient at zero is infinite: 1 / (2 sqrt(0)).": torch.sqrt,
+        "One torch.where picks the value, but backward still asks the root for its slope at 0 and multiplies "
+        "that infinity by 0: NaN. Never let the root see a zero.": lambda x: torch.where(
+            x > 0, x.sqrt(), 0.0
+        ),
+    }
+    for tiny in (10.0**-exponent for exponent in range(4, 17)):
+        mistakes |= {
+            f"With {tiny:g} added under it, this is no longer the root of zero.": functools.partial(
+                lambda x, tiny: (x + tiny).sqrt(), tiny=tiny
+            ),
+            f"Clamped at {tiny:g}, this is no longer the root of zero.": functools.partial(
+                lambda x, tiny: x.clamp(min=tiny).sqrt(), tiny=tiny
+            ),
+        }
+    cases = [
+        (torch.tensor([4.0, 0.0, 9.0], dtype=torch.float64),),
+        (torch.tensor([[0.0, 1e-6], [0.25, 0.0]], dtype=torch.float64),),
+    ]
+    return Exercise(root, cases, mistakes, seen_as=_with_gradient, exact_zeros=True)
+
+
+@exercise
+def check_small_share() -> Exercise:
+    """Exercise 4.4: `answer(weight, tolerance, relative)` is the share of weights below a tolerance."""
 
     def share(small: Tensor) -> Tensor:
         return small.double().mean()
@@ -105,16 +96,12 @@ def check_small_share(answer: Answer) -> bool:
     }
     weight = 0.05 * random_weight(8, 8, 3, 3) + 0.04
     cases = [(weight, 0.02, False), (weight, 0.7, True), (30 * weight, 0.7, True), (weight / 30, 0.4, True)]
-    return check_answer(answer, right, cases, mistakes)
+    return Exercise(right, cases, mistakes)
 
 
-def check_rebound_radius(answer: Answer) -> bool:
-    """Exercise 4.3: `answer(step, degree)` is the w > 0 that a step down |w|^degree takes to -w.
-
-    >>> check_rebound_radius(lambda step, degree: (step * degree / 2) ** (1 / (2 - degree)))
-    your function: right.
-    True
-    """
+@exercise
+def check_rebound_radius() -> Exercise:
+    """Exercise 4.3: `answer(step, degree)` is the w > 0 that a step down |w|^degree takes to -w."""
     mistakes = {
         "From there the step lands on zero. To land on -w it must cover 2 w.": lambda step, degree: (
             (step * degree) ** (1 / (2 - degree))
@@ -131,20 +118,12 @@ def check_rebound_radius(answer: Answer) -> bool:
         ),
     }
     cases = [(0.1, 1.0), (1e-3, 0.5), (1e-5, 0.25), (0.02, 1.5)]
-    return check_answer(
-        answer, lambda step, degree: (step * degree / 2) ** (1 / (2 - degree)), cases, mistakes
-    )
+    return Exercise(lambda step, degree: (step * degree / 2) ** (1 / (2 - degree)), cases, mistakes)
 
 
-def check_group_stays_zero(answer: Answer) -> bool:
-    """Exercise 4.2: `answer(gradient, strength)` says which empty input channels the group lasso keeps empty.
-
-    >>> check_group_stays_zero(
-    ...     lambda gradient, strength: gradient.flatten(2).square().sum((0, 2)).sqrt() <= strength
-    ... )
-    your function: right.
-    True
-    """
+@exercise
+def check_group_stays_zero() -> Exercise:
+    """Exercise 4.2: `answer(gradient, strength)` says which empty input channels the group lasso keeps empty."""
 
     def rule(measure: Callable[[Tensor], Tensor]) -> Answer:
         return lambda gradient, strength: measure(gradient.transpose(0, 1).flatten(1)) <= strength
@@ -171,4 +150,4 @@ def check_group_stays_zero(answer: Answer) -> bool:
     pull = torch.tensor([0.1, 0.25, 0.4, 0.6, 0.8, 1.0, 1.3, 2.0], dtype=torch.float64)
     gradient = random_weight(5, 8, 3, seed=9) * pull[:, None]
     cases = [(gradient, strength) for strength in (0.3, 0.5, 0.9, 1.5, 2.5, 4.0, 6.0)]
-    return check_answer(answer, rule(length), cases, mistakes)
+    return Exercise(rule(length), cases, mistakes)
