@@ -37,7 +37,7 @@ def _l1_norms(weight: Tensor) -> Tensor:
 
 @exercise
 def check_squared_group_lasso() -> Exercise:
-    """Exercise 3.1: `answer(weight)` is the hierarchical squared group lasso, neuron-wise."""
+    """3.1: `answer(weight)` is the hierarchical squared group lasso, neuron-wise."""
     mistakes = {
         "You summed over the output channels, which is feature-wise. A neuron-wise group holds the kernels "
         "that make one output channel.": lambda w: l2_norms(w).sum(0).square().sum(),
@@ -64,7 +64,7 @@ def check_squared_group_lasso() -> Exercise:
 
 @exercise
 def check_measured_degree() -> Exercise:
-    """Exercise 3.2: `answer(penalty, weight)` measures the d in penalty(t W) = t^d penalty(W)."""
+    """3.2: `answer(penalty, weight)` measures the d in penalty(t W) = t^d penalty(W)."""
 
     def cubed(weight: Tensor) -> Tensor:
         return weight.abs().sum() ** 3
@@ -91,7 +91,7 @@ def check_measured_degree() -> Exercise:
 
 @exercise
 def check_kernel_force() -> Exercise:
-    """Exercise 3.3: `answer(weight, grouping, norm, inner, outer)` is each kernel's force, 0 at zero kernels."""
+    """3.3: `answer(weight, grouping, norm, inner, outer)` is each kernel's force, 0 at zero kernels."""
 
     def norms_and_sums(weight: Tensor, grouping: str, norm: int, inner: float) -> tuple[Tensor, Tensor]:
         norms = _l1_norms(weight) if norm == 1 else l2_norms(weight)

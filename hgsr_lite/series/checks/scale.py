@@ -64,7 +64,7 @@ def _step_case(
 
 @exercise
 def check_count_weights() -> Exercise:
-    """Exercise 9.1: `answer(channels, in_channels)` counts the weights of a chain of 3x3 convolutions."""
+    """9.1: `answer(channels, in_channels)` counts the weights of a chain of 3x3 convolutions."""
 
     def kernels(inputs: Sequence[int], outputs: Sequence[int]) -> int:
         return sum(i * o for i, o in zip(inputs, outputs, strict=False))
@@ -88,7 +88,7 @@ def check_count_weights() -> Exercise:
 
 @exercise
 def check_steps_to_zero() -> Exercise:
-    """Exercise 9.2: `answer(size, lr, strength, force, momentum)` steps until the penalty has eaten a weight."""
+    """9.2: `answer(size, lr, strength, force, momentum)` steps until the penalty has eaten a weight."""
 
     def steps(size: float, lr: float, strength: float, force: float, momentum: float) -> float:
         return size * (1 - momentum) / (lr * strength * force)
@@ -116,7 +116,7 @@ def check_steps_to_zero() -> Exercise:
 
 @exercise
 def check_empty_layers() -> Exercise:
-    """Exercise 9.3: `answer(model, tolerance)` names the convolutions whose every weight is below tolerance."""
+    """9.3: `answer(model, tolerance)` names the convolutions whose every weight is below tolerance."""
 
     def names(model: nn.Module, empty: Any, kinds: Any = nn.Conv2d) -> str:
         return _joined(
@@ -149,7 +149,7 @@ def check_empty_layers() -> Exercise:
 
 @exercise
 def check_smallest_good() -> Exercise:
-    """Exercise 10.1: `answer(parameters, accuracy, least)` is the number of the run to ship."""
+    """10.1: `answer(parameters, accuracy, least)` is the number of the run to ship."""
 
     def pick(parameters: Tensor, good: Tensor) -> Tensor:
         return torch.where(good, parameters, torch.inf).argmin()
@@ -178,7 +178,7 @@ def check_smallest_good() -> Exercise:
 
 @exercise
 def check_on_the_front() -> Exercise:
-    """Exercise 10.2: `answer(accuracy, sparsity)` says of each run whether no other run beats it."""
+    """10.2: `answer(accuracy, sparsity)` says of each run whether no other run beats it."""
 
     def front(a: Tensor, s: Tensor) -> Tensor:
         no_worse = (a[None] >= a[:, None]) & (s[None] >= s[:, None])
@@ -212,7 +212,7 @@ def check_on_the_front() -> Exercise:
 
 @exercise
 def check_one_step() -> Exercise:
-    """Exercise 10.3: `answer(weight, gradient, lr, strength, mix)` is one proximal training step.
+    """10.3: `answer(weight, gradient, lr, strength, mix)` is one proximal training step.
 
     Plain SGD on the loss, then the proximal operator of the feature-wise group lasso mixed with l1."""
 

@@ -33,7 +33,7 @@ def _with_gradient(function: Answer) -> Answer:
 
 @exercise
 def check_safe_root() -> Exercise:
-    """Exercise 4.1: `answer(x)` is the square root, with value 0 and gradient 0 at 0."""
+    """4.1: `answer(x)` is the square root, with value 0 and gradient 0 at 0."""
 
     def root(x: Tensor) -> Tensor:
         return torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), 0.0)
@@ -63,7 +63,7 @@ def check_safe_root() -> Exercise:
 
 @exercise
 def check_small_share() -> Exercise:
-    """Exercise 4.4: `answer(weight, tolerance, relative)` is the share of weights below a tolerance."""
+    """4.4: `answer(weight, tolerance, relative)` is the share of weights below a tolerance."""
 
     def share(small: Tensor) -> Tensor:
         return small.double().mean()
@@ -101,7 +101,7 @@ def check_small_share() -> Exercise:
 
 @exercise
 def check_rebound_radius() -> Exercise:
-    """Exercise 4.3: `answer(step, degree)` is the w > 0 that a step down |w|^degree takes to -w."""
+    """4.3: `answer(step, degree)` is the w > 0 that a step down |w|^degree takes to -w."""
     mistakes = {
         "From there the step lands on zero. To land on -w it must cover 2 w.": lambda step, degree: (
             (step * degree) ** (1 / (2 - degree))
@@ -123,7 +123,7 @@ def check_rebound_radius() -> Exercise:
 
 @exercise
 def check_group_stays_zero() -> Exercise:
-    """Exercise 4.2: `answer(gradient, strength)` says which empty input channels the group lasso keeps empty."""
+    """4.2: `answer(gradient, strength)` says which empty input channels the group lasso keeps empty."""
 
     def rule(measure: Callable[[Tensor], Tensor]) -> Answer:
         return lambda gradient, strength: measure(gradient.transpose(0, 1).flatten(1)) <= strength
