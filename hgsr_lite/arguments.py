@@ -1,4 +1,7 @@
-"""What every argument check shares: a choice, a whole number, a share, a tolerance; and how many cores."""
+"""What every argument check shares: a choice, a number, a share, a flag; and how many cores.
+
+A number may come from Python, NumPy or PyTorch: all checks that return one return Python's own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import difflib
 import math
 import os
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
 
 
 def choose(kind: str, given: object, allowed: Iterable[str]) -> str:
@@ -14,17 +17,57 @@ def choose(kind: str, given: object, allowed: Iterable[str]) -> str:
 
     >>> choose("grouping", "feature", ["feature", "neuron"])
     'feature'
-    >>> choose("grouping", "featur", ["feature", "neuron"])
+    >>> choose("grouping", "Featur", ["feature", "neuron"])
     Traceback (most recent call last):
     ...
-    ValueError: unknown grouping 'featur': choose one of feature, neuron (did you mean 'feature'?)
+    ValueError: unknown grouping 'Featur': choose one of feature, neuron (did you mean 'feature'?)
     """
     names = list(allowed)
     if isinstance(given, str) and given in names:
         return given
-    near = difflib.get_close_matches(str(given), names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(given, names)
+    hint = f" (did you mean {near!r}?)" if near else ""
     raise ValueError(f"unknown {kind} {given!r}: choose one of {', '.join(names)}{hint}")
+
+
+def nearest(given: object, names: Iterable[str]) -> str | None:
+    """The name most like the given one, capitals or not; None where none is like it.
+
+    >>> nearest("SGD", ["sgd", "adam"])
+    'sgd'
+    """
+    by_lower_case = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(given).lower(), by_lower_case, n=1)
+    return by_lower_case[near[0]] if near else None
+
+
+def as_number(given: object) -> float:
+    """A real number of Python, NumPy or PyTorch (there: a tensor without dimensions) as a float, else NaN.
+
+    True and False are no numbers here: where one is given, another argument was meant.
+
+    >>> import numpy as np, torch
+    >>> as_number(np.float64(0.5)), as_number(torch.tensor(2)), as_number("2"), as_number(True)
+    (0.5, 2.0, nan, nan)
+    """
+    if getattr(given, "ndim", None) == 0:
+        given = given.item()
+    return float(given) if isinstance(given, Real) and not isinstance(given, bool) else math.nan
+
+
+def check_number(name: str, given: object, advice: str, *, above_zero: bool = False) -> float:
+    """Return a finite number of at least 0 (or above 0) as a float; the advice says how to mend another.
+
+    >>> check_number("strength", -1, "start near 1e-4")
+    Traceback (most recent call last):
+    ...
+    ValueError: strength -1 is not a finite number >= 0: start near 1e-4
+    """
+    number = as_number(given)
+    if not (math.isfinite(number) and (number > 0 if above_zero else number >= 0)):
+        least = "> 0" if above_zero else ">= 0"
+        raise ValueError(f"{name} {given!r} is not a finite number {least}: {advice}")
+    return number
 
 
 def check_count(option: str, given: object, least: int = 1) -> None:
@@ -39,17 +82,35 @@ def check_count(option: str, given: object, least: int = 1) -> None:
         raise ValueError(f"{option} must be a whole number of at least {least}, not {given!r}")
 
 
-def check_share(name: str, share: float) -> float:
-    """Return a share as a float; refuse what lies outside 0..1."""
-    if not (isinstance(share, int | float) and 0 <= share <= 1):
+def check_share(name: str, share: object) -> float:
+    """Return a share as a float; refuse what lies outside 0..1.
+
+    >>> check_share("amount", 1.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: amount 1.5 is outside 0..1: it is a share, 0 for none and 1 for all
+    """
+    number = as_number(share)
+    if not 0 <= number <= 1:
         raise ValueError(f"{name} {share!r} is outside 0..1: it is a share, 0 for none and 1 for all")
-    return float(share)
+    return number
 
 
-def check_tolerance(tolerance: float) -> None:
-    """Refuse a tolerance that is no finite number of at least 0."""
-    if not (isinstance(tolerance, int | float) and math.isfinite(tolerance) and tolerance >= 0):
-        raise ValueError(f"tolerance {tolerance!r} is not a finite number >= 0: the authors take 1e-3")
+def check_tolerance(tolerance: object) -> float:
+    """Return a tolerance as a float; refuse what is no finite number of at least 0."""
+    return check_number("tolerance", tolerance, "the authors take 1e-3")
+
+
+def check_flag(name: str, given: object) -> None:
+    """Refuse what is neither True nor False.
+
+    >>> check_flag("relative", 0.1)
+    Traceback (most recent call last):
+    ...
+    TypeError: relative must be True or False, not 0.1
+    """
+    if not isinstance(given, bool):
+        raise TypeError(f"{name} must be True or False, not {given!r}")
 
 
 def available_cores() -> int:

@@ -8,18 +8,23 @@ neuron-wise over the input channels.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import utils
+from torch.nn.utils import parametrize, prune
+
+from hgsr_lite.arguments import nearest
 
 GROUPINGS = {"feature": 1, "neuron": 2}
 """Grouping -> the dimension of the kernel stack over which the kernels of one group lie."""
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 
 
 @dataclass(frozen=True)
@@ -116,15 +121,87 @@ class WeightLayer:
 
     @property
     def is_computed(self) -> bool:
-        """Whether the weight is made anew from other parameters whenever it is asked for (parametrized)."""
+        """Whether the weight is made anew from other parameters: weight or spectral norm, a mask, any other
+        parametrization."""
         return self.module._parameters.get("weight") is None
 
     @property
-    def weight(self) -> nn.Parameter:
-        """The layer's weight as it is now (also after `.to()` or a swap of the parameter)."""
+    def weight(self) -> Tensor:
+        """The layer's weight as it is now: also after `.to()`, a swap of the parameter, an optimizer's step.
+
+        A computed weight is computed; gradients flow to the parameters that it is made of.
+        """
         # Ten times faster than the attribute, which is for a computed weight (torch.nn.utils.parametrize).
         plain = self.module._parameters.get("weight")
-        return self.module.weight if plain is None else plain
+        if plain is not None:
+            return plain
+        for hook in _hooks_that_set_the_weight(self.module):
+            hook(self.module, ())
+        return self.module.weight
+
+    @property
+    def learns(self) -> bool:
+        """Whether the weight, or any parameter that it is computed from, is trained and not frozen."""
+        plain = self.module._parameters.get("weight")
+        if plain is not None:
+            return plain.requires_grad
+        bias = self.module._parameters.get("bias")
+        return any(part.requires_grad for part in self.module.parameters() if part is not bias)
+
+    def stored_weight(self, purpose: str) -> nn.Parameter:
+        """The weight as a parameter that may be written to; `ValueError` for one that is computed.
+
+        What is written to a computed weight is lost when it is computed again.
+        """
+        plain = self.module._parameters.get("weight")
+        if plain is None:
+            raise ValueError(
+                f"{purpose}: the weight of layer {self.name!r} is computed from other parameters (what "
+                f"is written to it is lost): make it plain with {_way_to_plain(self.module)[0]}, or leave it "
+                "out with exclude"
+            )
+        return plain
+
+
+def _hooks_that_set_the_weight(module: nn.Module) -> list[Callable]:
+    """PyTorch's older way to compute a weight: before each forward, by torch.nn.utils.prune and its like."""
+    names = ("name", "_tensor_name")
+    hooks = module._forward_pre_hooks.values()
+    return [hook for hook in hooks if any(getattr(hook, name, None) == "weight" for name in names)]
+
+
+def _way_to_plain(module: nn.Module) -> tuple[str, Callable[[], object]]:
+    """What makes a computed weight a parameter again: as a text for a reader, and as a call."""
+    if parametrize.is_parametrized(module, "weight"):
+        text = 'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")'
+        return text, partial(parametrize.remove_parametrizations, module, "weight")
+    hooks = [type(hook) for hook in _hooks_that_set_the_weight(module)]
+    if hooks and issubclass(hooks[0], prune.BasePruningMethod):
+        return 'torch.nn.utils.prune.remove(layer, "weight")', partial(prune.remove, module, "weight")
+    name = (
+        "remove_weight_norm" if "WeightNorm" in [hook.__name__ for hook in hooks] else "remove_spectral_norm"
+    )
+    return f"torch.nn.utils.{name}(layer)", partial(getattr(utils, name), module)
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy that computes the same, with each computed weight a parameter of its own that can be written to.
+
+    >>> layer = torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3))
+    >>> copied = plain_copy(layer)
+    >>> torch.equal(copied.weight, layer.weight), [name for name, _ in copied.named_parameters()]
+    (True, ['bias', 'weight'])
+    """
+    # A weight that a hook has set is part of an autograd graph and cannot be copied: it is left out.
+    made = [vars(module).get("weight") for module in model.modules()]
+    copied = copy.deepcopy(model, {id(weight): None for weight in made if isinstance(weight, Tensor)})
+    for layer in _layers_by_name(copied).values():
+        if layer.is_computed:
+            # A parametrized module shares its class with its copies, and plain again it loses parts of that.
+            kind = type(layer.module)
+            layer.module.__class__ = type(kind.__name__, kind.__bases__, {**vars(kind)})
+            _way_to_plain(layer.module)[1]()
+    return copied
 
 
 def _has_part(name: str, wanted: str) -> bool:
@@ -135,8 +212,8 @@ def _check_names(kind: str, wanted: tuple[str, ...], names: list[str]) -> None:
     for part in wanted:
         if not any(_has_part(name, part) for name in names):
             parts = sorted({part for name in names for part in [name, *name.split(".")]})
-            near = difflib.get_close_matches(part, parts, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the layers are {', '.join(names) or 'none'}"
+            near = nearest(part, parts)
+            hint = f"did you mean {near!r}?" if near else f"the layers are {', '.join(names) or 'none'}"
             raise ValueError(f"{kind} name {part!r} matches no layer of the model: {hint}")
 
 
@@ -159,29 +236,32 @@ def weight_layers(
     >>> [layer.name for layer in weight_layers(model, include=("2", "3"))]
     ['2', '3']
     """
-    convolutions = (*_CONVOLUTIONS, *_TRANSPOSED)
     include = None if include is None else _as_names("include", include)
     exclude = _as_names("exclude", exclude)
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (*convolutions, nn.Linear))
-    }
-    if include is None and any(isinstance(module, convolutions) for module in found.values()):
-        found = {name: module for name, module in found.items() if isinstance(module, convolutions)}
+    found = _layers_by_name(model)
+    if include is None and any(isinstance(layer.module, _CONVOLUTIONS) for layer in found.values()):
+        found = {name: layer for name, layer in found.items() if isinstance(layer.module, _CONVOLUTIONS)}
     _check_names("excluded", exclude, list(found))
     if include is not None:
         _check_names("included", include, list(found))
-        found = {name: m for name, m in found.items() if any(_has_part(name, part) for part in include)}
-    kept = {name: m for name, m in found.items() if not any(_has_part(name, part) for part in exclude)}
-    once = {id(module.weight): name for name, module in reversed(kept.items())}
-    layers = [WeightLayer(name, kept[name], Layout.of(kept[name])) for name in reversed(once.values())]
-    if not layers:
+        found = {name: layer for name, layer in found.items() if any(_has_part(name, p) for p in include)}
+    kept = [layer for name, layer in found.items() if not any(_has_part(name, part) for part in exclude)]
+    # A computed weight is a new tensor whenever it is asked for: its layer stands for it.
+    once = {id(layer.module._parameters.get("weight", layer.module)): layer for layer in reversed(kept)}
+    if not once:
         raise ValueError(
             f"{type(model).__name__} has no layer to regularise: it needs a convolution or a linear layer "
             "that is not excluded"
         )
-    return layers
+    return list(reversed(once.values()))
+
+
+def _layers_by_name(model: nn.Module) -> dict[str, WeightLayer]:
+    return {
+        name: WeightLayer(name, module, Layout.of(module))
+        for name, module in model.named_modules()
+        if isinstance(module, (*_CONVOLUTIONS, nn.Linear))
+    }
 
 
 def _as_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hgsr_lite.arguments import check_tolerance
+from hgsr_lite.arguments import check_flag, check_tolerance
 from hgsr_lite.groups import WeightLayer, kernel_stack, weight_layers
 
 
@@ -162,11 +162,10 @@ def sparsity(
     >>> report.overall.dead_input_channels
     1
     """
-    check_tolerance(tolerance)
+    tolerance = check_tolerance(tolerance)
+    check_flag("relative", relative)
     layers = weight_layers(model, include, exclude)
-    return SparsityReport(
-        tuple(_count(layer, tolerance, relative) for layer in layers), float(tolerance), relative
-    )
+    return SparsityReport(tuple(_count(layer, tolerance, relative) for layer in layers), tolerance, relative)
 
 
 @torch.no_grad()
@@ -180,7 +179,8 @@ def zero_below_(
 ) -> int:
     """Set every weight below the tolerance to exactly zero, in place; return how many were changed.
 
-    Arguments and errors as in `sparsity`.
+    Arguments and errors as in `sparsity`; and `ValueError` for a weight that is computed (weight norm,
+    a pruning mask, any parametrization), which cannot be written to: nothing is changed then.
 
     >>> layer = nn.Conv2d(2, 1, 1, bias=False)
     >>> layer.weight = nn.Parameter(torch.tensor([[[[0.5]], [[1e-4]]]]))
@@ -189,10 +189,13 @@ def zero_below_(
     >>> layer.weight.flatten()
     tensor([0.5000, 0.0000], grad_fn=<ViewBackward0>)
     """
-    check_tolerance(tolerance)
+    tolerance = check_tolerance(tolerance)
+    check_flag("relative", relative)
+    layers = weight_layers(model, include, exclude)
+    weights = [layer.stored_weight("nothing was set to zero") for layer in layers]
     changed = 0
-    for layer in weight_layers(model, include, exclude):
-        small = _small(layer.weight, tolerance, relative)
-        changed += int((small & (layer.weight != 0)).sum())
-        layer.weight.masked_fill_(small, 0.0)
+    for weight in weights:
+        small = _small(weight, tolerance, relative)
+        changed += int((small & (weight != 0)).sum())
+        weight.masked_fill_(small, 0.0)
     return changed

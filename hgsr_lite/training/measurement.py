@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hgsr_lite.data import Data, Split
+from hgsr_lite.groups import plain_copy
 from hgsr_lite.training.history import TestResult
 from hgsr_lite.zeros import sparsity, zero_below_
 
@@ -62,7 +62,7 @@ def test_result(model: nn.Module, data: Data, tolerance: float = 1e-3, relative:
     the second accuracy.
     """
     report = sparsity(model, tolerance, relative)
-    zeroed_model = copy.deepcopy(model)
+    zeroed_model = plain_copy(model)
     zeroed = zero_below_(zeroed_model, tolerance, relative)
     return TestResult(
         accuracy=accuracy(model, data.test),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from hgsr_lite import Layout, kernel_norms, kernel_stack, weight_layers
+from hgsr_lite.groups import plain_copy
 
 LAYERS = {
     "Conv1d": (nn.Conv1d(4, 6, 5), (1, 6, 4, 5)),
@@ -107,3 +109,67 @@ def test_bad_input_is_named_with_what_is_allowed(call, message):
 def test_wrong_types_are_named(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+COMPUTED = {
+    "weight norm": torch.nn.utils.parametrizations.weight_norm,
+    "spectral norm": torch.nn.utils.parametrizations.spectral_norm,
+    "a mask": lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+    "two masks": lambda layer: prune.l1_unstructured(
+        prune.random_unstructured(layer, "weight", 0.3), "weight", 0.3
+    ),
+    "the older weight norm": torch.nn.utils.weight_norm,
+    "the older spectral norm": torch.nn.utils.spectral_norm,
+}
+older = pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+
+
+def computed_network(make):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 3, 3), nn.Conv2d(3, 1, 1)
+    )
+    for layer in model[:4]:
+        if isinstance(layer, nn.Conv2d):
+            make(layer)
+    return model
+
+
+@older
+@pytest.mark.parametrize("make", COMPUTED.values(), ids=COMPUTED)
+def test_every_layer_with_a_computed_weight_is_seen(make):
+    model = computed_network(make)
+    assert [layer.name for layer in weight_layers(model)] == ["0", "2", "3", "4"]
+
+
+@older
+@pytest.mark.parametrize("make", COMPUTED.values(), ids=COMPUTED)
+def test_a_computed_weight_is_the_one_that_the_next_forward_uses(make):
+    model = computed_network(make).eval()
+    model(torch.randn(2, 2, 9, 9)).sum().backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    weights = [layer.weight.detach().clone() for layer in weight_layers(model)]
+    model(torch.randn(2, 2, 9, 9))
+    assert all(
+        torch.equal(layer.module.weight, weight)
+        for layer, weight in zip(weight_layers(model), weights, strict=True)
+    )
+
+
+@older
+@pytest.mark.parametrize("make", COMPUTED.values(), ids=COMPUTED)
+def test_a_plain_copy_computes_the_same_and_can_be_written_to(make):
+    model, images = computed_network(make).eval(), torch.randn(2, 2, 9, 9)
+    expected = model(images)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copied = plain_copy(model)
+    torch.testing.assert_close(copied(images), expected)
+    assert not any(layer.is_computed for layer in weight_layers(copied))
+    with torch.no_grad():
+        for layer in weight_layers(copied):
+            layer.weight.zero_()
+    assert not torch.equal(copied(images), expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    torch.testing.assert_close(model(images), expected)  # its own class, too, is as before

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
-from hgsr_lite import build_model, sparsity, zero_below_
+from hgsr_lite import build_model, load_data, sparsity, weight_layers, zero_below_
+from hgsr_lite import test_result as measured
+from hgsr_lite.groups import plain_copy
 
 
 def layer_with(weight, **options):
@@ -89,3 +94,68 @@ def test_weights_that_are_not_finite_are_refused_by_name():
     model[0].weight.data.fill_(math.nan)
     with pytest.raises(ValueError, match="layer '0' holds NaN"):
         sparsity(model)
+
+
+WAYS_TO_PLAIN = {
+    torch.nn.utils.parametrizations.weight_norm: "remove_parametrizations",
+    torch.nn.utils.parametrizations.spectral_norm: "remove_parametrizations",
+    functools.partial(prune.random_unstructured, name="weight", amount=0.5): "prune.remove",
+    torch.nn.utils.spectral_norm: "remove_spectral_norm",
+}
+
+
+@pytest.mark.parametrize(("make", "way"), WAYS_TO_PLAIN.items())
+def test_a_computed_weight_is_counted_but_not_written_to(make, way):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3))
+    make(model[1])
+    assert sparsity(model).overall.weights == 36 + 144
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"layer '1' is computed from other parameters.*{way}"):
+        zero_below_(model, 0.1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_trained_networks_accuracy_after_zeroing_is_that_of_its_plain_twin():
+    data = load_data("digits", device="cpu", limit=300)
+    model = build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
+    for layer in weight_layers(model):
+        torch.nn.utils.parametrizations.weight_norm(layer.module)
+    found, expected = (measured(twin, data, tolerance=0.05) for twin in (model, plain_copy(model)))
+    assert found.below_tolerance == expected.below_tolerance > 0.1
+    assert found.zeroed == expected.zeroed
+    assert found.accuracy_after_zeroing == expected.accuracy_after_zeroing
+
+
+@pytest.mark.parametrize(
+    "tolerance", [np.float32(0.25), np.float64(0.25), np.array(0.25), torch.tensor(0.25)]
+)
+def test_a_tolerance_from_numpy_or_pytorch_is_a_number(number):
+    tolerance, layer = number(0.25), layer_with([[[0.1, 0.5]]])
+    assert sparsity(layer, tolerance).below_tolerance == 0.5
+    assert zero_below_(layer, tolerance) == 1
+
+
+@pytest.mark.parametrize("relative", [0.1, "yes", None])
+def test_a_flag_that_is_no_flag_is_refused(relative):
+    for function in (sparsity, zero_below_):
+        with pytest.raises(TypeError, match="relative must be True or False"):
+            function(nn.Conv2d(1, 1, 1), 1e-3, relative)
+
+
+def test_a_weight_of_exactly_the_tolerance_is_not_below_it():
+    layer = layer_with([[[0.25, -0.25, 0.125, 1.0]]])
+    assert sparsity(layer, 0.25).overall.below_tolerance == 1
+    assert zero_below_(layer, 0.25) == 1
+
+
+def test_a_relative_tolerance_is_in_units_of_the_root_mean_square():
+    # Mean size 3.5, root mean square 4.2: 4 lies between them.
+    layer = layer_with([[[1.0, -1.0, 4.0, -8.0, 4.0, 3.0]]])
+    rms = math.sqrt((1 + 1 + 16 + 64 + 16 + 9) / 6)
+    assert 3.5 < 4.0 < rms
+    assert sparsity(layer, 1.0, relative=True).overall.below_tolerance == 5
+
+
+def test_a_layers_name_is_escaped_in_the_table():
+    model = nn.ModuleDict({"<script>": nn.Conv2d(1, 1, 1)})
+    assert "<script>" not in sparsity(model)._repr_html_()
