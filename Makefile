@@ -8,7 +8,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install -qq --constraint constra
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lab execute timings site bench clean distclean
+.PHONY: help setup run test lint lab execute timings site bench study clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -25,8 +25,12 @@ $(VENV)/installed: requirements.txt constraints.txt pyproject.toml | $(PY)
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
-$(VENV)/installed-for-tests: requirements-dev.txt $(VENV)/installed
-	@$(PIP) -r requirements-dev.txt
+$(VENV)/installed-for-tests: requirements-dev.txt requirements-study.txt $(VENV)/installed
+	@$(PIP) -r requirements-dev.txt -r requirements-study.txt
+	@touch $@
+
+$(VENV)/installed-for-studies: requirements-study.txt $(VENV)/installed
+	@$(PIP) -r requirements-study.txt
 	@touch $@
 
 setup: $(VENV)/installed-for-tests  ## make .venv and install everything into it
@@ -57,6 +61,9 @@ site: setup  ## build the series as a static site into build/site; it needs no n
 
 bench: $(VENV)/installed  ## time the penalties and the training, side by side
 	@$(PY) -m hgsr_lite bench $(ARGS)
+
+study: $(VENV)/installed-for-studies  ## make the runs of STUDY=studies/NAME.toml that are missing
+	@$(PY) -m hgsr_lite study run $(STUDY) $(ARGS)
 
 clean:  ## delete build/ and caches
 	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info

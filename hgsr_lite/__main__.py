@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: ``python -m hgsr_lite run | execute | timings | site | bench``."""
+"""The commands behind ``make``: ``python -m hgsr_lite run | execute | timings | site | study | bench``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from hgsr_lite.series import run as series
 from hgsr_lite.series.results import results_table
+from hgsr_lite.study import command as study
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "timings", "measure each notebook and write the figure into its header")
     site = commands.add_parser("site", help="build the series as a static site into build/site")
     site.add_argument("--build", type=Path, default=Path("build"), help=argparse.SUPPRESS)
+    purpose = "make the runs of a study, say how far it is, collect its table"
+    study.add_arguments(commands.add_parser("study", help=purpose, description=purpose))
     commands.add_parser(
         "bench", help="time the penalties and the training; takes bench's own options", add_help=False
     )
@@ -120,7 +123,13 @@ def _site(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"run": _run, "execute": _execute, "timings": _timings, "site": _site}
+_COMMANDS = {
+    "run": _run,
+    "execute": _execute,
+    "timings": _timings,
+    "site": _site,
+    "study": study.carry_out,
+}
 
 
 if __name__ == "__main__":

@@ -65,6 +65,9 @@ def draw(pool: Tensor, labels: Tensor, share: float, generator: torch.Generator)
     >>> drawn, rest = draw(torch.arange(8), torch.arange(8) // 4, 0.5, torch.Generator().manual_seed(0))
     >>> (drawn // 4).tolist(), (rest // 4).tolist()
     ([0, 0, 1, 1], [0, 0, 1, 1])
+
+    scikit-learn's `train_test_split(stratify=)` keeps no such promise: of classes with 50, 3 and 7 images, a
+    tenth left the second out for every seed tried, and it refuses a share of fewer images than classes.
     """
     shuffled = pool[torch.randperm(len(pool), generator=generator)]
     by_class = shuffled[labels[shuffled].argsort(stable=True)]

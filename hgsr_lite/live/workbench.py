@@ -122,7 +122,6 @@ class Workbench:
             tolerance=1e-3,
             relative=False,
         )
-        settings.check(regularizer)
         run = Run(model, self.data, regularizer, settings)
         run.history.take_snapshot(model, 0, self.epochs)
         ending = _run(run, watch or (lambda share, history: False))

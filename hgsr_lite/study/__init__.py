@@ -1,31 +1,34 @@
-"""Many trainings as one table: grids, controls, known truths. Start in `comparison`."""
+"""A study is a file, its runs are files, its table is committed. Start in `study`."""
 
 from __future__ import annotations
 
 from hgsr_lite.study.analysis import PATH, against, at_levels, front, hypervolume, summary
-from hgsr_lite.study.baselines import UNITS, held_zeros, prune_
+from hgsr_lite.study.baselines import held_zeros, zero_lowest_
 from hgsr_lite.study.comparison import (
-    ALIKE_IN_BOTH_GROUPINGS,
-    CONTROLS,
     FIGURES,
     Configuration,
     compare,
     control_grid,
-    measure,
+    find_channels,
     penalty_grid,
     sparsest_within,
 )
-from hgsr_lite.study.distractors import READINGS, find_channels, kept_channels, precision_and_recall
+from hgsr_lite.study.distractors import READINGS, kept_channels, precision_and_recall
 from hgsr_lite.study.intervals import confidence_half_width
+from hgsr_lite.study.job import Images, make_run
+from hgsr_lite.study.measurement import SHARES, Measurement, measure
+from hgsr_lite.study.study import Study
+from hgsr_lite.study.tables import read_table
 
 __all__ = [
-    "ALIKE_IN_BOTH_GROUPINGS",
-    "CONTROLS",
     "FIGURES",
     "PATH",
     "READINGS",
-    "UNITS",
+    "SHARES",
     "Configuration",
+    "Images",
+    "Measurement",
+    "Study",
     "against",
     "at_levels",
     "compare",
@@ -36,10 +39,12 @@ __all__ = [
     "held_zeros",
     "hypervolume",
     "kept_channels",
+    "make_run",
     "measure",
     "penalty_grid",
     "precision_and_recall",
-    "prune_",
+    "read_table",
     "sparsest_within",
     "summary",
+    "zero_lowest_",
 ]

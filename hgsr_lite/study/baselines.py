@@ -11,14 +11,13 @@ from torch import nn
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.groups import GROUPINGS, kernel_stack, weight_layers
+from hgsr_lite.training.recipe import RANKINGS, UNITS
 
-UNITS = ("weight", "kernel", *GROUPINGS)
-"""What is taken out at a time: a weight, a kernel, or a whole group."""
 _SEED_SHIFT = 1_000_003
 
 
 @torch.no_grad()
-def prune_(
+def zero_lowest_(
     model: nn.Module, share: float, unit: str = "weight", by: str = "magnitude", seed: int = 0
 ) -> None:
     """Set about `share` of the convolution weights to zero, in place, the lowest-ranked units first.
@@ -30,12 +29,12 @@ def prune_(
 
     >>> layer = nn.Conv2d(2, 1, 1, bias=False)
     >>> layer.weight.data = torch.tensor([[[[0.5]], [[-0.1]]]])
-    >>> prune_(layer, 0.5)
+    >>> zero_lowest_(layer, 0.5)
     >>> layer.weight.flatten().tolist()
     [0.5, 0.0]
     """
     choose("unit", unit, UNITS)
-    choose("ranking", by, ("magnitude", "random"))
+    choose("ranking", by, RANKINGS)
     # Not the seed itself: the same stream drew the weights, and the ranks would follow their signs.
     generator = torch.Generator().manual_seed(seed + _SEED_SHIFT)
     over = {"weight": (), "kernel": (3,), "feature": (1, 3), "neuron": (2, 3)}[unit]

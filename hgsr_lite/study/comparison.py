@@ -26,14 +26,15 @@ from hgsr_lite.groups import GROUPINGS, weight_layers
 from hgsr_lite.models import build_model
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.removal import compact
-from hgsr_lite.study.baselines import UNITS, held_zeros, prune_
+from hgsr_lite.study.baselines import held_zeros, zero_lowest_
+from hgsr_lite.study.distractors import READINGS, kept_channels, precision_and_recall
 from hgsr_lite.study.intervals import confidence_half_width
 from hgsr_lite.table import PENALTIES
 from hgsr_lite.training import History, accuracy, fit, in_processes
+from hgsr_lite.training.recipe import ALIKE_IN_BOTH_GROUPINGS, BASELINES, UNITS
 from hgsr_lite.zeros import sparsity, zero_below_
 
-CONTROLS = ("dense", "magnitude", "random")
-ALIKE_IN_BOTH_GROUPINGS = ("l1", "l2")
+CONTROLS = BASELINES
 FIGURES = ("below tolerance", "exact zeros", "dead kernels", "dead channels")
 COLUMNS = [
     "strength",
@@ -151,7 +152,9 @@ def _prune_half_way(
     if epochs < 2:
         raise ValueError(f"epochs {epochs!r}: pruning needs at least 2, one before the cut and one after it")
     fit(network, data, epochs=epochs // 2, **options)
-    prune_(network, configuration.amount, configuration.grouping, configuration.method, configuration.seed)
+    zero_lowest_(
+        network, configuration.amount, configuration.grouping, configuration.method, configuration.seed
+    )
     with held_zeros(network):
         return fit(network, data, epochs=epochs - epochs // 2, **options)
 
@@ -260,3 +263,48 @@ def sparsest_within(
     bearable = means[(means[judged] >= dense - loss_allowed) & ~runs["diverged"].any()].reset_index()
     best = bearable.sort_values(figure, ascending=False).groupby(["method", "grouping"], sort=False).head(1)
     return best.drop(columns=["diverged", "test accuracy"], errors="ignore").reset_index(drop=True)
+
+
+CHANNEL_COLUMNS = [
+    "strength",
+    *(f"{name}, {what}" for what in READINGS for name in ("kept", "precision", "recall")),
+    "validation accuracy",
+]
+
+
+def find_channels(
+    configurations: Iterable[Configuration],
+    data: Data,
+    *,
+    distractors: int = 7,
+    kind: str = "noise",
+    out: str | Path | None = None,
+    progress: bool = True,
+    processes: int | None = 1,
+    **options: Any,
+) -> pd.DataFrame:
+    """Train every configuration on images with distractors; one row a run: what it kept, precision, recall.
+
+    The distractors are drawn anew for each seed. Only the first layer is regularised, so that a strength
+    may be right for it without being too much for the others. `options` are those of
+    `train_configuration`, `out` and `processes` as in `compare`. A channel is read as kept in the two ways
+    of `READINGS`.
+    """
+
+    row = partial(_channels_row, distractors=distractors, kind=kind, options=options)
+    return table_of_runs(configurations, row, CHANNEL_COLUMNS, data, out, progress, processes)
+
+
+def _channels_row(
+    configuration: Configuration, data: Data, distractors: int, kind: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    extended = data.with_distractors(distractors, kind, configuration.seed)
+    model, regularizer, history = train_configuration(
+        configuration, extended, first_layer_only=True, **options
+    )
+    found: dict[str, Any] = {"strength": 0.0 if regularizer is None else regularizer.strength}
+    for what, limits in READINGS.items():
+        kept = kept_channels(model, **limits)
+        precision, recall = precision_and_recall(kept, extended.relevant_channels)
+        found |= {f"kept, {what}": len(kept), f"precision, {what}": precision, f"recall, {what}": recall}
+    return {**found, "validation accuracy": history.records[-1]["validation accuracy"]}

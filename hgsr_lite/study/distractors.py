@@ -7,26 +7,16 @@ near that comes to the truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection
 
-import pandas as pd
 from torch import nn
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.data import Data
 from hgsr_lite.groups import kernel_stack, weight_layers
-from hgsr_lite.study.comparison import Configuration, table_of_runs, train_configuration
 
 READINGS = {"below 1e-3": {"tolerance": 1e-3}, "below a tenth": {"relative": 0.1}}
 """Two ways to call a channel ignored: all its weights below 1e-3, or below a tenth of the layer's largest."""
-COLUMNS = [
-    "strength",
-    *(f"{name}, {what}" for what in READINGS for name in ("kept", "precision", "recall")),
-    "validation accuracy",
-]
 
 
 def first_layer(model: nn.Module) -> str:
@@ -74,39 +64,16 @@ def precision_and_recall(kept: Collection[int], relevant: Collection[int]) -> tu
     return (both / len(set(kept)) if kept else math.nan), both / len(set(relevant))
 
 
-def find_channels(
-    configurations: Iterable[Configuration],
-    data: Data,
-    *,
-    distractors: int = 7,
-    kind: str = "noise",
-    out: str | Path | None = None,
-    progress: bool = True,
-    processes: int | None = 1,
-    **options: Any,
-) -> pd.DataFrame:
-    """Train every configuration on images with distractors; one row a run: what it kept, precision, recall.
+def readings(model: nn.Module, data: Data) -> dict[str, float]:
+    """What the first layer kept, in both ways of `READINGS`; nothing where every channel is relevant.
 
-    The distractors are drawn anew for each seed. Only the first layer is regularised, so that a strength
-    may be right for it without being too much for the others. `options` are those of
-    `train_configuration`, `out` and `processes` as in `compare`. A channel is read as kept in the two ways
-    of `READINGS`.
+    `kept, ...` is a count, `precision, ...` and `recall, ...` are shares.
     """
-
-    row = partial(_row, distractors=distractors, kind=kind, options=options)
-    return table_of_runs(configurations, row, COLUMNS, data, out, progress, processes)
-
-
-def _row(
-    configuration: Configuration, data: Data, distractors: int, kind: str, options: dict[str, Any]
-) -> dict[str, Any]:
-    extended = data.with_distractors(distractors, kind, configuration.seed)
-    model, regularizer, history = train_configuration(
-        configuration, extended, first_layer_only=True, **options
-    )
-    found: dict[str, Any] = {"strength": 0.0 if regularizer is None else regularizer.strength}
+    if len(data.relevant_channels) == data.in_channels:
+        return {}
+    found: dict[str, float] = {}
     for what, limits in READINGS.items():
         kept = kept_channels(model, **limits)
-        precision, recall = precision_and_recall(kept, extended.relevant_channels)
+        precision, recall = precision_and_recall(kept, data.relevant_channels)
         found |= {f"kept, {what}": len(kept), f"precision, {what}": precision, f"recall, {what}": recall}
-    return {**found, "validation accuracy": history.records[-1]["validation accuracy"]}
+    return found

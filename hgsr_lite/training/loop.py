@@ -83,7 +83,6 @@ def fit(
         relative,
         bfloat16,
     )
-    settings.check(regularizer)
     model.to(data.device)
     cuda = [data.device] if data.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):

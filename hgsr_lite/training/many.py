@@ -159,7 +159,6 @@ class _Job:
         network = build_model(self.model, **sizes, seed=config.seed).to(data.device)
         regularizer = config.regularizer(network)
         settings = Settings(seed=config.seed, **self.options)
-        settings.check(regularizer)
         return Run(network, data, regularizer, settings)
 
 

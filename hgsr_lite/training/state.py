@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from numbers import Real
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,78 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from hgsr_lite.arguments import check_count, check_tolerance, choose
 from hgsr_lite.data import Data, Look, augmented_looks
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.training.history import History
 from hgsr_lite.training.measurement import evaluate
+from hgsr_lite.training.settings import Settings
 from hgsr_lite.zeros import SparsityReport, sparsity
 
-OPTIMIZERS = ("sgd", "adam")
 _CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
 _FEW_STEPS = 50  # in fewer, a network may well have learnt nothing yet
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a run's course, by default as the authors do it.
-
-    A checkpoint belongs to exactly one of these.
-    """
-
-    epochs: int = 10
-    seed: int = 0
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    proximal: bool = False
-    augment: bool = False
-    tolerance: float = 1e-3
-    relative: bool = False
-    bfloat16: bool = False
-
-    def check(self, regularizer: Regularizer | None) -> None:
-        """Refuse settings that cannot work, before anything is trained."""
-        choose("optimizer", self.optimizer, OPTIMIZERS)
-        check_count("epochs", self.epochs)
-        check_count("batch_size", self.batch_size)
-        check_count("seed", self.seed, 0)
-        check_tolerance(self.tolerance)
-        if not (isinstance(self.lr, Real) and math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr {self.lr!r} must be a finite number > 0: the authors take 0.01")
-        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
-            raise ValueError(f"momentum {self.momentum!r} must be from 0 to below 1: the authors take 0.9")
-        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < math.inf):
-            raise ValueError(
-                f"weight_decay {self.weight_decay!r} must be a finite number >= 0: the authors take 5e-4"
-            )
-        if self.proximal and regularizer is None:
-            raise ValueError("proximal=True needs a regularizer: there is nothing to take the step for")
-        if self.proximal and self.optimizer == "adam":
-            raise ValueError(
-                "proximal=True with optimizer='adam' would be wrong: Adam scales each weight's step by "
-                "itself, so one scalar step no longer solves the proximal problem; use optimizer='sgd'"
-            )
-
-    def make_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimizer these settings ask for."""
-        if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, self.lr, weight_decay=self.weight_decay)
-        return torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """Convolutions and linear layers in bfloat16, if these settings ask for it."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
-
-    def as_wanted(self, images: Tensor) -> Tensor:
-        """Images in the memory format that bfloat16 convolutions are fastest with; float32 as they are."""
-        return images.contiguous(memory_format=torch.channels_last) if self.bfloat16 else images
-
-    def lr_in(self, epoch: int) -> float:
-        """The authors' schedule: times 0.2 after each third of the run; epochs count from 1."""
-        return self.lr * 0.2 ** (3 * (epoch - 1) // self.epochs)
 
 
 def at_least_float32(scores: Tensor) -> Tensor:
@@ -100,6 +36,9 @@ class Run:
     def __init__(
         self, model: nn.Module, data: Data, regularizer: Regularizer | None, settings: Settings
     ) -> None:
+        settings.check()
+        if settings.proximal and regularizer is None:
+            raise ValueError("proximal=True needs a regularizer: there is nothing to take the step for")
         self.model, self.data, self.regularizer, self.settings = model, data, regularizer, settings
         self.optimizer = settings.make_optimizer(model.parameters())
         self.generator = torch.Generator().manual_seed(settings.seed)

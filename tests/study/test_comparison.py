@@ -13,17 +13,19 @@ from torch import nn
 
 import hgsr_lite as hg
 from hgsr_lite.figures import paths_figure, recovery_figure
-from hgsr_lite.study.baselines import UNITS, held_zeros, prune_
+from hgsr_lite.study.baselines import held_zeros, zero_lowest_
 from hgsr_lite.study.comparison import (
     FIGURES,
     Configuration,
     compare,
     control_grid,
+    find_channels,
     penalty_grid,
     sparsest_within,
     train_configuration,
 )
-from hgsr_lite.study.distractors import find_channels, kept_channels, precision_and_recall
+from hgsr_lite.study.distractors import kept_channels, precision_and_recall
+from hgsr_lite.training.recipe import UNITS
 
 BUDGET = {"width": 0.1, "epochs": 2, "batch_size": 32, "progress": False}
 
@@ -69,7 +71,7 @@ def test_an_impossible_configuration_is_refused_with_what_is_allowed(arguments: 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("by", ["magnitude", "random"])
 def test_pruning_takes_about_its_share_and_whole_units(network: nn.Module, unit: str, by: str):
-    prune_(network, 0.5, unit, by)
+    zero_lowest_(network, 0.5, unit, by)
     assert hg.sparsity(network).exact_zeros == pytest.approx(0.5, abs=0.06)
     for layer in hg.weight_layers(network):
         zero = layer.weight == 0
@@ -83,7 +85,7 @@ def test_pruning_takes_about_its_share_and_whole_units(network: nn.Module, unit:
 def test_magnitude_pruning_takes_the_smallest_of_a_layer():
     layer = nn.Conv2d(3, 4, 3)
     before = layer.weight.detach().clone()
-    prune_(layer, 0.25)
+    zero_lowest_(layer, 0.25)
     gone = layer.weight == 0
     assert before[gone].abs().max() < before[~gone].abs().min()
 
@@ -91,19 +93,19 @@ def test_magnitude_pruning_takes_the_smallest_of_a_layer():
 def test_random_pruning_does_not_follow_the_weights_it_was_seeded_with():
     network = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=5)
     before = network.features.conv1.weight.detach().clone()
-    prune_(network, 0.5, "weight", "random", seed=5)
+    zero_lowest_(network, 0.5, "weight", "random", seed=5)
     negative = (before[network.features.conv1.weight == 0] < 0).float().mean()
     assert 0.35 < negative < 0.65
 
 
 def test_no_layer_is_emptied_however_much_is_pruned(network: nn.Module):
-    prune_(network, 0.999, "feature")
+    zero_lowest_(network, 0.999, "feature")
     assert all(layer.weight.count_nonzero() for layer in hg.weight_layers(network))
 
 
 def test_held_zeros_stay_zero_in_training_and_only_as_long_as_held(network: nn.Module, digits: hg.Data):
     network = hg.build_model("digits_cnn", in_channels=1, num_classes=10, width=0.1, seed=0)
-    prune_(network, 0.6, "weight", "random")
+    zero_lowest_(network, 0.6, "weight", "random")
     zeros = [layer.weight == 0 for layer in hg.weight_layers(network)]
     with held_zeros(network):
         hg.fit(network, digits, epochs=2, progress=False)

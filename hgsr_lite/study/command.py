@@ -1,0 +1,60 @@
+"""`python -m hgsr_lite study run | status | collect | report FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hgsr_lite.arguments import available_cores
+from hgsr_lite.study.job import WrongVersionsError
+from hgsr_lite.study.study import Study
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The study command's own arguments."""
+    parser.add_argument("do", choices=("run", "status", "collect"), help="what to do with the study")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="the study, a TOML file: see studies/README.md"
+    )
+    parser.add_argument("--runs", type=Path, help="folder of the run files; left out: runs/NAME beside FILE")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, say tcp://host:8786")
+    parser.add_argument("--workers", type=int, help="runs at once, without a scheduler; left out: one a core")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--dry-run", action="store_true", help="say how many runs are missing and how long")
+
+
+def carry_out(arguments: argparse.Namespace) -> int:
+    """Carry out a study command; the exit status: 0, 1 where runs failed, 130 after Ctrl-C."""
+    study = Study.read(arguments.file, arguments.runs)
+    if arguments.do == "status":
+        print(study.status())
+        return 0
+    if arguments.do == "collect":
+        print(f"{len(study.collect())} runs in {study.table}")
+        return 0
+    if arguments.dry_run:
+        return _dry_run(study, arguments.workers)
+    try:
+        outcome = study.run(arguments.scheduler, arguments.workers, arguments.device)
+    except WrongVersionsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{outcome.written} runs written to {study.folder.path}, {outcome.diverged} of them diverged")
+    for name, reason in {**study.folder.damaged, **outcome.failed}.items():
+        print(f"not made: {name}: {reason}" if name in outcome.failed else f"made anew: {name} ({reason})")
+    if outcome.interrupted:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
+    return 1 if outcome.failed else 0
+
+
+def _dry_run(study: Study, workers: int | None) -> int:
+    count = len(study.missing())
+    hours = study.predicted_seconds() / 3600
+    workers = workers or available_cores()
+    print(
+        f"{count} of {len(study.grid.recipes)} runs are missing: about {hours:.2g} hours of one core, "
+        f"{hours / workers:.2g} hours with {workers} at once, if nothing else runs"
+    )
+    return 0

@@ -1,0 +1,205 @@
+"""A study from its file to its table: read, plan, run, look how far it is, collect."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from hgsr_lite.data import Data
+from hgsr_lite.study.engine import Outcome, dask_executor, make_all
+from hgsr_lite.study.grid import Grid, read_grid
+from hgsr_lite.study.job import Job, fingerprint, versions
+from hgsr_lite.study.runs import Run, RunFolder, run_key
+from hgsr_lite.study.tables import key_of, layer_rows, read_rows, read_table, rows_of, write_table
+from hgsr_lite.training.measurement import accuracy
+from hgsr_lite.training.recipe import Recipe
+from hgsr_lite.training.state import Run as TrainingState
+
+_PROBED_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is: its runs, those that are there, those among them that diverged, what is damaged."""
+
+    runs: int
+    done: int
+    diverged: int
+    damaged: dict[str, str]
+    foreign: int
+
+    def __str__(self) -> str:
+        lines = [f"{self.done} of {self.runs} runs, {self.diverged} of them diverged"]
+        if self.foreign:
+            lines.append(f"{self.foreign} runs of other settings, images or versions lie beside them")
+        lines += [f"not believed, to be made again: {name} ({why})" for name, why in self.damaged.items()]
+        return "\n".join(lines)
+
+
+class Study:
+    """A grid of runs, the folder of its run files, and its table.
+
+    `path` is the study's file, `runs` the folder of its run files (None: `runs/NAME` beside the file); the
+    table is `NAME.csv` beside the file. Runs that stand in the table count as made.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "small.toml")
+    >>> _ = file.write_text("[images]\\nlimit = 100\\n[shared]\\nepochs = 1\\n[[grid]]\\nbaseline = 'dense'")
+    >>> Study.read(file)
+    Study('small': 1 run)
+    """
+
+    def __init__(self, path: Path, grid: Grid, runs: Path | None = None) -> None:
+        self.path, self.grid = path, grid
+        self.folder = RunFolder(path.parent / "runs" / path.stem if runs is None else Path(runs))
+
+    @classmethod
+    def read(cls, path: str | Path, runs: str | Path | None = None) -> Study:
+        """Read and check a study's file; `ValueError` with the place of what is wrong."""
+        return cls(Path(path), read_grid(Path(path)), None if runs is None else Path(runs))
+
+    @property
+    def table(self) -> Path:
+        """The committed table."""
+        return self.path.with_suffix(".csv")
+
+    @property
+    def layers_table(self) -> Path:
+        """The committed table of layers."""
+        return self.path.with_name(f"{self.path.stem}_layers.csv")
+
+    @cached_property
+    def data(self) -> Data:
+        """The images, without distractors, on the CPU."""
+        return self.grid.images.load()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `fingerprint`."""
+        return fingerprint(self.data)
+
+    def keys(self) -> dict[str, Recipe]:
+        """The recipe of every run by its key, in order."""
+        images, seen = self.grid.images, self.fingerprint
+        return {run_key(recipe, images, seen): recipe for recipe in self.grid.recipes}
+
+    def run(
+        self,
+        scheduler: str | None = None,
+        workers: int | None = None,
+        device: str = "cpu",
+        progress: bool = True,
+    ) -> Outcome:
+        """Make every run that is missing, with Dask; see `dask_executor` on where.
+
+        Raises `ValueError` before anything is trained if the run files cannot be written, the images are not
+        there, or no scheduler answers; `WrongVersionsError` if a worker has other packages.
+        """
+        self.folder.check_writable()
+        missing = self.missing()
+        if not missing:
+            return Outcome()
+        jobs = {
+            key: Job(recipe, self.grid.images, self.fingerprint, tuple(versions().items()), device)
+            for key, recipe in missing.items()
+        }
+        with dask_executor(scheduler, workers) as (executor, at_once):
+            return make_all(jobs, self.folder, executor, at_once, progress)
+
+    def missing(self) -> dict[str, Recipe]:
+        """The runs that neither the folder nor the table holds, in order."""
+        known = self._rows()[0].keys() | self.folder.read().keys()
+        return {key: recipe for key, recipe in self.keys().items() if key not in known}
+
+    def _rows(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+        rows, damaged = read_rows(self.table)
+        believed = {}
+        for row in rows:
+            try:
+                believed[key_of(row)] = row
+            except (ValueError, KeyError, TypeError) as error:
+                damaged[f"{self.table.name}, run {row.get('key')}"] = str(error)
+        return believed, damaged
+
+    def status(self) -> Progress:
+        """How far the study is; trains nothing."""
+        rows, damaged = self._rows()
+        runs, keys = self.folder.read(), self.keys()
+        ended = {key: row["ended"] for key, row in rows.items()}
+        ended |= {key: run.record["ended"] for key, run in runs.items()}
+        mine = [ended[key] for key in keys if key in ended]
+        diverged = sum(how != "finished" for how in mine)
+        damage = {**damaged, **self.folder.damaged}
+        return Progress(len(keys), len(mine), diverged, damage, len(ended) - len(mine))
+
+    def collect(self) -> pd.DataFrame:
+        """Write the tables from the run files and what the tables hold already; return the table of runs.
+
+        Rows stand in the study's order; runs of other settings, images or versions are left out.
+        """
+        rows, _ = self._rows()
+        runs = self.folder.read()
+        own: list[Run] = list(runs.values())
+        rows |= {row["key"]: row for row in rows_of(own)}
+        layers = {(row["key"], row["layer"]): row for row in read_rows(self.layers_table)[0]}
+        layers |= {(row["key"], row["layer"]): row for row in layer_rows(own)}
+        order = {key: place for place, key in enumerate(self.keys())}
+        if not order.keys() & rows.keys():
+            raise ValueError(f"no run of {self.path.name} is there yet: study run {self.path}")
+        write_table(self.table, [rows[key] for key in order if key in rows])
+        kept = sorted((row for row in layers.values() if row["key"] in order), key=lambda r: order[r["key"]])
+        write_table(self.layers_table, kept)
+        return read_table(self.table)
+
+    def predicted_seconds(self) -> float:
+        """Processor time of the missing runs, from some measured steps of each network among them."""
+        rates: dict[tuple, tuple[float, float]] = {}
+        total = 0.0
+        for recipe in tqdm(self.missing().values(), "probe", leave=False, disable=None):
+            like = (recipe.network, recipe.width, recipe.settings.batch_size, recipe.settings.proximal)
+            if like not in rates:
+                rates[like] = self._probe(recipe)
+            step, looks = rates[like]
+            epochs = recipe.settings.epochs + recipe.finetune
+            steps = epochs * -(-len(self.data.train) // recipe.settings.batch_size)
+            total += steps * step + epochs * looks
+        return total
+
+    def _probe(self, recipe: Recipe) -> tuple[float, float]:
+        """Seconds of a training step, and of what follows each epoch."""
+        data = self.grid.images.of_run(self.data, recipe.seed)
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            state = TrainingState(*_started(recipe, data), recipe.settings)
+            state.start_epoch()
+            batches = state.batches()
+            state.start_step()
+            state.step(*next(batches))
+            started = time.perf_counter()
+            for images, labels in (
+                next(batches, None) or next(state.batches()) for _ in range(_PROBED_STEPS)
+            ):
+                state.start_step()
+                state.step(images, labels)
+            step = (time.perf_counter() - started) / _PROBED_STEPS
+            started = time.perf_counter()
+            accuracy(state.model, data.validation)
+            return step, time.perf_counter() - started
+        finally:
+            torch.set_num_threads(before)
+
+    def __repr__(self) -> str:
+        count = len(self.grid.recipes)
+        return f"Study({self.path.stem!r}: {count} run{'s' * (count != 1)})"
+
+
+def _started(recipe: Recipe, data: Data):
+    model, regularizer = recipe.build(data)
+    return model, data, regularizer

@@ -1,0 +1,126 @@
+"""The table of a study: every run a sealed row, numbers in full, in the order of the study's file.
+
+A row is believed as a run file is: its seal is a hash of its cells with their headings, so that a row cut
+off, edited or shifted under other headings is named and left out. Two tables: `NAME.csv` has a row a run,
+`NAME_layers.csv` a row a layer of each run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hgsr_lite.study.job import Images
+from hgsr_lite.study.runs import Run, run_key, short_hash, write_whole
+from hgsr_lite.training.recipe import FIELDS, Recipe
+
+_IMAGES = tuple(f"images {part.name}" for part in fields(Images))
+_LAYER_KEY = ("key", "layer")
+
+
+def rows_of(runs: Iterable[Run]) -> list[dict[str, str]]:
+    """The sealed rows of runs, each cell as the text that stands in the table."""
+    return [_sealed(_cells(run)) for run in runs]
+
+
+def _cells(run: Run) -> dict[str, Any]:
+    record = run.record
+    images = {f"images {name}": value for name, value in asdict(run.images).items()}
+    ended = {"ended": record["ended"], "seconds": record["seconds"], **record["environment"]}
+    known = {"key": run.key, **run.recipe.fields(), **images, "fingerprint": run.fingerprint}
+    return {**known, **record["metrics"], **ended}
+
+
+def layer_rows(runs: Iterable[Run]) -> list[dict[str, str]]:
+    """The sealed rows of the layers of runs."""
+    return [
+        _sealed({"key": run.key, "layer": name, **counts})
+        for run in runs
+        for name, counts in run.record["layers"].items()
+    ]
+
+
+def _sealed(cells: Mapping[str, Any]) -> dict[str, str]:
+    texts = {name: _text(value) for name, value in cells.items()}
+    return {**texts, "seal": _seal(texts)}
+
+
+def _seal(texts: Mapping[str, str]) -> str:
+    """Empty cells do not count: another run's columns may be none of this one's."""
+    return short_hash({name: text for name, text in texts.items() if text != "" and name != "seal"})[:12]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write rows as a CSV file, whole or not at all; every row's cells stand under their own headings."""
+    rows = list(rows)
+    headings = list(dict.fromkeys(name for row in rows for name in row if name != "seal"))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*headings, "seal"], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+def read_rows(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """The believable rows of a table, and for the others the line with the reason; nothing without one."""
+    if not path.exists():
+        return [], {}
+    believed, damaged = [], {}
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file, restval="")
+        for row in reader:
+            cells = {name: text for name, text in row.items() if isinstance(name, str)}
+            if None in row or _seal(cells) != cells.get("seal"):
+                damaged[f"{path.name}, line {reader.line_num}"] = "changed or cut off after it was written"
+            else:
+                believed.append({name: text for name, text in cells.items() if text != ""})
+    return believed, damaged
+
+
+def key_of(row: Mapping[str, str]) -> str:
+    """The key that a row's own cells give; `ValueError` if it is not the one that stands in it."""
+    given = {name: _value(row[name]) for name in FIELDS if name in row}
+    images = {name.removeprefix("images "): _value(row[name]) for name in _IMAGES if name in row}
+    images["name"] = row["images name"]
+    key = run_key(Recipe.from_fields(given), Images(**images), row["fingerprint"])
+    if key != row["key"]:
+        raise ValueError("made by other rules than this version's")
+    return key
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A study's table with its numbers as numbers, and three columns more to group by.
+
+    `method` is the penalty or the baseline; `grouping` is filled with a cut's unit; `amount` is the fraction
+    (of a penalty), the strength if that was given, or the share (of a cut).
+    """
+    table = pd.read_csv(path, float_precision="round_trip")
+    for name in (*FIELDS, "strength"):
+        if name not in table:
+            table[name] = None
+    table["method"] = table["penalty"].fillna(table["baseline"])
+    table["grouping"] = table["grouping"].fillna(table["unit"]).fillna("")
+    amount = table["fraction"].fillna(table["strength"]).fillna(table["share"])
+    table["amount"] = amount.astype(float).fillna(0.0)
+    table["diverged"] = table["ended"] != "finished"
+    return table

@@ -1,0 +1,266 @@
+"""Real Dask workers make a study: killed, stopped, doubled, refused, each run is there once and right."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import LocalCluster
+
+from hgsr_lite.study.engine import dask_executor, make_all
+from hgsr_lite.study.job import Job, WrongVersionsError, make_run, versions
+from hgsr_lite.study.runs import RunFolder
+from hgsr_lite.study.study import Study
+
+TEXT = """
+[images]
+limit = 150
+[shared]
+width = 0.25
+epochs = 2
+finetune = 1
+seed = [0, 1]
+[[grid]]
+baseline = "dense"
+[[grid]]
+baseline = "magnitude"
+unit = "feature"
+share = 0.5
+[[grid]]
+penalty = ["hsq_gl12", "gl"]
+fraction = 1
+proximal = [true, false]
+[[grid]]
+penalty = "hsq_es"
+fraction = 1e9
+"""
+RUNS = 14
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    (tmp_path / "small.toml").write_text(TEXT)
+    return Study.read(tmp_path / "small.toml")
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, dict]:
+    """The same runs by a plain loop, without engine."""
+    import tempfile
+
+    path = Path(tempfile.mkdtemp(), "small.toml")
+    path.write_text(TEXT)
+    study = Study.read(path)
+    return {key: make_run(recipe, study.data) for key, recipe in study.keys().items()}
+
+
+def without_clocks(record: dict) -> dict:
+    epochs = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in record["epochs"]]
+    parts = {name: record.get(name) for name in ("ended", "metrics", "layers", "notes")}
+    return {**parts, "epochs": epochs}
+
+
+def assert_complete_and_right(study: Study, plain: dict[str, dict]) -> None:
+    runs = study.folder.read()
+    assert study.folder.damaged == {}
+    assert runs.keys() == plain.keys()
+    for key, run in runs.items():
+        # repr: a missing figure is NaN, which equals nothing
+        assert repr(without_clocks(run.record)) == repr(without_clocks(plain[key])), run.recipe.name
+
+
+def command(study: Study, *more: str) -> subprocess.Popen:
+    line = [sys.executable, "-m", "hgsr_lite", "study", "run", str(study.path), *more]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(line, start_new_session=True, **pipes)
+
+
+def wait_for_files(study: Study, count: int, process: subprocess.Popen) -> None:
+    until = time.monotonic() + 240
+    while len(list(study.folder.path.glob("*.json"))) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until, "no run was written"
+        time.sleep(0.05)
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in below if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_worker_killed_in_mid_run_costs_no_run_and_no_bit(study, plain):
+    process = command(study, "--workers", "2")
+    wait_for_files(study, 2, process)
+    workers_of(process)[-1].kill()
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, out
+    assert f"{RUNS} runs written" in out
+    assert "2 of them diverged" in out
+    assert_complete_and_right(study, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_driver_and_one_stopped_by_ctrl_c_go_on_where_they_were(study, plain):
+    first = command(study, "--workers", "1")
+    wait_for_files(study, 2, first)
+    orphans = psutil.Process(first.pid).children(recursive=True)
+    first.kill()
+    first.wait()
+    second = command(study, "--workers", "1")
+    wait_for_files(study, 4, second)
+    os.killpg(second.pid, signal.SIGINT)  # a terminal sends Ctrl-C to the whole group
+    out, _ = second.communicate(timeout=120)
+    assert second.returncode == 130, out
+    assert "interrupted: the same command goes on" in out
+    assert "Traceback" not in out
+    made = {file.name: file.stat().st_mtime_ns for file in study.folder.path.glob("*.json")}
+    assert study.run(workers=1, progress=False).written == RUNS - len(made)
+    assert_complete_and_right(study, plain)
+    assert made.items() <= {f.name: f.stat().st_mtime_ns for f in study.folder.path.glob("*.json")}.items()
+    _, alive = psutil.wait_procs(orphans, timeout=60)
+    assert alive == [], "a dead driver's workers end by themselves"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_drivers_share_the_work_and_make_no_run_twice(study, plain):
+    drivers = [command(study, "--workers", "1") for _ in range(2)]
+    outs = [driver.communicate(timeout=600)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], outs
+    written = [int(out.split(" runs written")[0].split()[-1]) for out in outs]
+    assert sum(written) == RUNS, outs
+    assert_complete_and_right(study, plain)
+
+
+@pytest.mark.slow
+def test_an_existing_cluster_makes_the_same_runs(study, plain):
+    with LocalCluster(n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=None) as cluster:
+        outcome = study.run(scheduler=cluster.scheduler_address, progress=False)
+    assert (outcome.written, outcome.diverged, outcome.failed) == (RUNS, 2, {})
+    assert_complete_and_right(study, plain)
+
+
+def test_a_scheduler_that_is_not_there_is_named(study):
+    with pytest.raises(ValueError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:9'"):
+        study.run(scheduler="tcp://127.0.0.1:9", progress=False)
+
+
+def test_a_scheduler_without_workers_is_named(study):
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        pytest.raises(ValueError, match="has no workers: start some with `dask worker`"),
+    ):
+        study.run(scheduler=cluster.scheduler_address, progress=False)
+
+
+class Here:
+    """An executor that works in this process: what an executor must do, and no more."""
+
+    def submit(self, function, *arguments):
+        from concurrent.futures import Future
+
+        future: Future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def jobs_of(study: Study, wanted: dict[str, str] | None = None) -> dict[str, Job]:
+    expected = tuple((versions() if wanted is None else wanted).items())
+    images = study.grid.images
+    return {key: Job(recipe, images, study.fingerprint, expected) for key, recipe in study.keys().items()}
+
+
+def test_a_worker_with_other_versions_is_refused_and_both_versions_named(study):
+    study.folder.check_writable()
+    jobs = jobs_of(study, {**versions(), "torch": "1.0.0"})
+    with pytest.raises(WrongVersionsError, match=r"torch \d\.\d+\.\d\S* \(wanted 1\.0\.0\)"):
+        make_all(jobs, study.folder, Here(), 1, progress=False)
+    assert study.folder.read() == {}
+
+
+def test_a_worker_with_other_images_makes_no_run(study):
+    study.folder.check_writable()
+    study.__dict__["fingerprint"] = "0" * 16
+    outcome = make_all(jobs_of(study), study.folder, Here(), 1, progress=False)
+    assert outcome.written == 0
+    assert len(outcome.failed) == RUNS
+    assert "are not the driver's: fingerprint" in next(iter(outcome.failed.values()))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 if hasattr(os, "geteuid") else True, reason="mounting needs root")
+def test_a_disk_that_fills_up_stops_the_study_with_every_written_run_whole(study, tmp_path):
+    small = tmp_path / "disk"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", small]).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        study.folder = RunFolder(small)
+        study.folder.check_writable()
+        with pytest.raises(ValueError, match=r"No space left on device.*make room and start again"):
+            make_all(jobs_of(study), study.folder, Here(), 1, progress=False)
+        there = study.folder.read()
+        assert 0 < len(there) < RUNS
+        assert study.folder.damaged == {}
+        subprocess.run(["mount", "-o", "remount,size=10m", small], check=True)
+        outcome = make_all(
+            {key: job for key, job in jobs_of(study).items() if key in study.missing()},
+            study.folder, Here(), 1, progress=False,
+        )  # fmt: skip
+        assert outcome.written == RUNS - len(there)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_run_that_fails_is_named_and_stops_no_other(study, monkeypatch):
+    study.folder.check_writable()
+
+    def faulty(recipe, data):
+        if recipe.seed == 1:
+            raise RuntimeError("a fault of this run")
+        return {"ended": "finished", "metrics": {}, "layers": {}, "seconds": 0.0, "environment": {}}
+
+    monkeypatch.setattr("hgsr_lite.study.job.make_run", faulty)
+    outcome = make_all(jobs_of(study), study.folder, Here(), 2, progress=False)
+    assert (outcome.written, len(outcome.failed)) == (RUNS // 2, RUNS // 2)
+    assert set(outcome.failed.values()) == {"RuntimeError: a fault of this run"}
+    assert len(study.missing()) == RUNS // 2
+
+
+def test_a_dry_run_counts_and_measures_and_trains_nothing(study):
+    assert study.predicted_seconds() > 0
+    assert not study.folder.path.exists()
+    assert len(study.missing()) == RUNS
+
+
+def test_without_dask_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ValueError, match=r"pip install 'hgsr-lite\[study\]'"), dask_executor():
+        pass
+
+
+def test_a_record_holds_what_is_needed_to_repeat_it(plain):
+    record = next(iter(plain.values()))
+    assert {"torch", "numpy", "python", "processor", "device", "commit"} <= record["environment"].keys()
+    wanted = ("validation", "test")
+    stages = ("", " after zeroing", " after removal", " after fine-tuning")
+    assert {f"{part} accuracy{stage}" for part in wanted for stage in stages} <= record["metrics"].keys()
+    assert record["seconds"] > 0
+
+
+def test_a_diverged_run_is_recorded_with_its_reason(plain):
+    diverged = [record for record in plain.values() if record["ended"] != "finished"]
+    assert len(diverged) == 2
+    assert all("lower the strength" in record["ended"] for record in diverged)
+    assert diverged[0]["metrics"].keys() == {"calibrated strength"}
