@@ -19,7 +19,8 @@ $(PY):
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps depend on what is installed, so a second call installs nothing and needs no network.
-$(VENV)/installed: requirements.txt constraints.txt pyproject.toml | $(PY)
+$(VENV)/installed: requirements.txt requirements-package.txt requirements-notebooks.txt \
+		requirements-series.txt constraints.txt pyproject.toml | $(PY)
 	@echo "Installing into $(VENV): some minutes and 5 GB the first time."
 	@$(PIP) -r requirements.txt
 	@$(PIP) --no-deps --editable .
