@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hypothesis
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import ttest_1samp
 
 if not torch.cuda.is_available():
     # Triton's kernels then run in its interpreter; it asks for this once, when it is first imported.
@@ -26,6 +27,22 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # A shared machine makes single examples slow now and then; that says nothing about the code.
 hypothesis.settings.register_profile("hgsr", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("hgsr")
+
+
+@pytest.fixture(scope="session")
+def surely() -> Callable[[Sequence[float]], tuple[float, float]]:
+    """Between which values the mean over all seeds lies, given some: the 95 % interval (Student's t).
+
+    What is trained ends elsewhere for another seed, and on another processor. So a test asserts where this
+    interval lies, with a margin some times wider than the interval was when it was measured; accuracies of
+    networks trained side by side are paired by seed, and only their differences judged.
+    """
+
+    def interval(values: Sequence[float]) -> tuple[float, float]:
+        found = ttest_1samp(values, 0).confidence_interval(0.95)
+        return float(found.low), float(found.high)
+
+    return interval
 
 
 @pytest.fixture(scope="session")

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 import hgsr_lite as hg
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_on_digits_most_weights_go_and_the_accuracy_stays():
-    """Five seeds, dense against `hsq_gl12` feature-wise: 92 % below 1e-3 within 0.5 points."""
-    accuracy, sparsity = {"dense": [], "regularised": []}, []
+@pytest.mark.timeout(900)
+def test_on_digits_most_weights_go_and_the_accuracy_stays(surely):
+    """`hsq_gl12` feature-wise: nine weights in ten below 1e-3, at a cost of less than 2.5 points.
+
+    The cost is the dense network's accuracy less this one's, seed by seed; it was 0.5 +- 0.5 points (mean and
+    standard deviation of six seeds; one test image is 0.28 points) and the share 94.4 +- 1.1 %. From five
+    such seeds the ends of the intervals reach the bounds below less than once in ten thousand times.
+    """
+    cost, sparsity = [], []
     for seed in range(5):
         data = hg.load_data("digits", device="cpu", seed=seed)
-        for name in accuracy:
+        accuracy = {}
+        for strength in (0, 1.3e-4):
             model = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=seed)
-            reg = hg.Regularizer(model, "hsq_gl12", strength=1.3e-4) if name == "regularised" else None
-            history = hg.fit(model, data, reg, epochs=40, batch_size=64, seed=seed, progress=False)
-            accuracy[name].append(history.test.accuracy_after_zeroing)
-            if reg is not None:
-                sparsity.append(history.test.below_tolerance)
-    assert np.mean(sparsity) >= 0.92
-    assert np.mean(accuracy["regularised"]) >= np.mean(accuracy["dense"]) - 0.005
+            reg = hg.Regularizer(model, "hsq_gl12", strength=strength) if strength else None
+            test = hg.fit(model, data, reg, epochs=40, batch_size=64, seed=seed, progress=False).test
+            accuracy[strength] = test.accuracy_after_zeroing
+        cost.append(accuracy[0] - accuracy[1.3e-4])
+        sparsity.append(test.below_tolerance)
+    assert surely(sparsity)[0] > 0.9
+    assert surely(cost)[1] < 0.025
 
 
 @pytest.mark.slow

@@ -62,18 +62,34 @@ def test_one_seed_makes_two_runs_equal_bit_for_bit(data, options):
     assert not same_weights(one, different)
 
 
-def test_bfloat16_trains_as_well_and_keeps_float32_weights_and_the_fast_penalty():
-    data = hg.load_data("digits", device="cpu")
-    accuracies = {}
-    for bfloat16 in (False, True):
-        model = new_model()
-        reg = hg.Regularizer(model, "hsq_gl12", strength=1e-5)
-        options = {"epochs": 8, "lr": 0.05, "batch_size": 64, "bfloat16": bfloat16}
-        accuracies[bfloat16] = hg.fit(model, data, reg, progress=False, **options).test.accuracy
-        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-        assert reg.backend == "compiled"
-    assert accuracies[True] != accuracies[False]
-    assert abs(accuracies[True] - accuracies[False]) < 0.03
+def test_bfloat16_is_what_layers_compute_in_while_weights_and_the_fast_penalty_stay_float32(data):
+    model, dtypes = new_model(), set()
+    for layer in hg.weight_layers(model):
+        layer.module.register_forward_hook(
+            lambda module, _, output: dtypes.add(output.dtype) if module.training else None
+        )
+    reg = hg.Regularizer(model, "hsq_gl12", strength=1e-5)
+    hg.fit(model, data, reg, epochs=1, bfloat16=True, progress=False)
+    assert dtypes == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert reg.backend == "compiled"
+
+
+def test_bfloat16_trains_as_well(data, surely):
+    """To within 2 % of the training loss, seed by seed: over eight seeds it differed by 0.1 +- 0.3 %."""
+    ratios = []
+    for seed in range(5):
+        loss = {}
+        for bfloat16 in (False, True):
+            model = hg.build_model("digits_cnn", in_channels=1, num_classes=10, width=0.25, seed=seed)
+            reg = hg.Regularizer(model, "hsq_gl12", strength=1e-5)
+            options = {"epochs": 8, "lr": 0.05, "batch_size": 32, "bfloat16": bfloat16}
+            history = hg.fit(model, data, reg, seed=seed, progress=False, **options)
+            loss[bfloat16] = history.records[-1]["training loss"]
+        assert loss[False] < math.log(10) / 2, "it learnt too little to tell"
+        ratios.append(math.log(loss[True] / loss[False]))
+    low, high = surely(ratios)
+    assert -0.02 < low <= high < 0.02
 
 
 @pytest.mark.parametrize("options", [{"proximal": True}, {}])
