@@ -1,21 +1,25 @@
-"""Figures that answer the hand: panels of controls over pictures, and the playground. Start in `panel`."""
+"""Figures that answer the hand, in a notebook and in a page without Python. Start in `figure`."""
 
 from __future__ import annotations
 
-from hgsr_lite.live.norms import norm_explorer
+from hgsr_lite.live.figure import LiveFigure
+from hgsr_lite.live.maps import KernelMaps
+from hgsr_lite.live.norms import Norms
 from hgsr_lite.live.panel import playground
-from hgsr_lite.live.penalties import penalty_explorer
-from hgsr_lite.live.training import history_scrubber
+from hgsr_lite.live.penalties import Penalties
+from hgsr_lite.live.trainer import Trainer
 from hgsr_lite.live.workbench import Choice, Workbench, before_and_after, compare, judge
 
 __all__ = [
     "Choice",
+    "KernelMaps",
+    "LiveFigure",
+    "Norms",
+    "Penalties",
+    "Trainer",
     "Workbench",
     "before_and_after",
     "compare",
-    "history_scrubber",
     "judge",
-    "norm_explorer",
-    "penalty_explorer",
     "playground",
 ]

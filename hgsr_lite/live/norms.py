@@ -1,12 +1,12 @@
-"""A control panel over two one-weight kernels: choose a norm, move the kernels, see which become zero."""
+"""Three one-weight kernels in the plane: choose a norm, drag the kernels, see which become zero."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import torch
+import traitlets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -22,6 +22,7 @@ from hgsr_lite.figures import (
     steepest_descent,
     values,
 )
+from hgsr_lite.live.figure import PENALTY_ROWS, LiveFigure
 from hgsr_lite.table import PENALTIES
 
 _REACH = 2.0
@@ -29,48 +30,43 @@ _STEPS = 60
 _SHARE = 0.1  # of the chosen step, for each of the repeated small steps
 
 
-def norm_explorer() -> widgets.VBox:
-    """Controls for the penalty, the plane, the two kernels and the step, above the figure they draw.
+class Norms(LiveFigure):
+    """Kernels of one weight each: `a` and `b` share a group, `c` is alone in another.
 
-    Shown by being the last expression of a cell; it needs a running kernel.
+    Drag them; the penalty's level line through the point, its unit ball, its pull and the landing of one
+    proximal step of size `step` answer, and beside them the sizes under repeated small steps. `key` names the
+    penalty; with `three`, kernel `c` is there too. All are traits, to be read and set while it is shown.
+
+    >>> figure = Norms(key="gl12", step=0.5)
+    >>> figure.a, figure.b
+    (1.6, 0.5)
     """
-    controls = {
-        "key": _row(widgets.Dropdown, "penalty", options=["l1", "gl", "es", "gl12", "l2"], value="es"),
-        "plane": _row(widgets.Dropdown, "kernels in", options=list(PLANES)),
-        "first": _slider("kernel a", 1.6, -_REACH, _REACH),
-        "second": _slider("b or c", 0.5, -_REACH, _REACH),
-        "step": _slider("step", 0.3, 0.05, 1.0),
-    }
-    shown = widgets.interactive_output(_draw, controls)
-    names = list(controls)
-    columns = [widgets.VBox([controls[name] for name in part]) for part in (names[:2], names[2:])]
-    return widgets.VBox([widgets.HBox(columns), shown])
 
+    module = "norms.js"
+    address = ("key", "step", "three", "a", "b", "c")
+    rows = traitlets.List(PENALTY_ROWS).tag(sync=True)
+    key = traitlets.Enum(list(PENALTIES), "es").tag(sync=True)
+    step = traitlets.Float(0.3, min=0.01, max=1.0).tag(sync=True)
+    three = traitlets.Bool(True).tag(sync=True)
+    a = traitlets.Float(1.6, min=-_REACH, max=_REACH).tag(sync=True)
+    b = traitlets.Float(0.5, min=-_REACH, max=_REACH).tag(sync=True)
+    c = traitlets.Float(0.5, min=-_REACH, max=_REACH).tag(sync=True)
 
-def _slider(description: str, value: float, smallest: float, largest: float) -> widgets.FloatSlider:
-    # Drawn when the slider is let go: one figure takes longer than the time between two positions.
-    return _row(
-        widgets.FloatSlider,
-        description,
-        value=value,
-        min=smallest,
-        max=largest,
-        step=0.05,
-        continuous_update=False,
-    )
+    def picture(self) -> Figure:
+        """The plane of `a` and `b`, and their sizes under repeated small steps."""
+        return explorer_figure(self.key, "same group", self.a, self.b, self.step)
 
-
-def _row(kind: type[widgets.DOMWidget], description: str, **settings: object) -> widgets.DOMWidget:
-    return kind(description=description, style={"description_width": "5.5em"}, **settings)
-
-
-def _draw(key: str, plane: str, first: float, second: float, step: float) -> None:
-    explorer_figure(key, plane, first, second, step)
-    plt.show()
+    def alt(self) -> str:
+        """What `picture` shows, in words."""
+        return (
+            f"{PENALTIES[self.key].title}: the plane of two one-weight kernels of one group, the level line "
+            f"through ({self.a:g}, {self.b:g}) and an arrow to where one proximal step of size {self.step:g} "
+            "lands; beside it the size of both kernels under repeated small steps."
+        )
 
 
 def explorer_figure(key: str, plane: str, first: float, second: float, step: float) -> Figure:
-    """The two panels of `norm_explorer`: one proximal step in the plane, and many small ones over time.
+    """The two panels of `Norms`: one proximal step in the plane, and many small ones over time.
 
     Left: colours say which kernels one step sets to zero from each start; the arrow is the step taken, the
     line through its start the level of the penalty there. Right: both kernels under repeated steps of a

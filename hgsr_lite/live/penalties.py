@@ -1,15 +1,13 @@
-"""Controls for the reader: what a penalty does, under the reader's own hand.
-
-Built from what ipywidgets 7.7 and 8.1 share. Each widget draws with a function of its own that returns a
-figure, so that a page without a kernel can show the same picture.
-"""
+"""A small layer under the reader's hand: what each penalty is worth, and how it pulls at every kernel."""
 
 from __future__ import annotations
 
-import ipywidgets as widgets
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import traitlets
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -18,9 +16,10 @@ from torch import Tensor
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.figures import COLORS
-from hgsr_lite.groups import GROUPINGS, kernel_norms
+from hgsr_lite.groups import GROUPINGS, kernel_norms, kernel_stack
+from hgsr_lite.live.figure import PENALTY_ROWS, LiveFigure
 from hgsr_lite.penalties import Penalty
-from hgsr_lite.table import PENALTY_FAMILIES
+from hgsr_lite.table import PENALTIES, PENALTY_FAMILIES
 
 LARGEST_SCALE = 3.0
 _LAYER = ((3.0, -4.0), (1.0, 1.0)), ((1.0, 0.0), (2.0, -2.0)), ((0.5, 0.5), (0.0, 1.0))
@@ -29,37 +28,59 @@ _STYLES = ("-", "--", ":")
 _FOLDS = (0.25, 0.5, 1, 2, 4)
 
 
-def penalty_explorer(weight: Tensor | None = None) -> widgets.VBox:
-    """Scale one kernel of a small layer, and watch every penalty's value and every kernel's force.
+class Penalties(LiveFigure):
+    """Scale the kernels of a small layer, turn the dials r, p and q, and watch value, forces and formula.
 
     `weight` has shape (output channels, input channels, *kernel) and at most 24 kernels; without it a layer
-    of 3 x 2 kernels is shown. See `explorer_figure` for what is drawn. Raises `ValueError` for a layer too
-    large to read.
+    of 3 x 2 kernels is shown. `key` says where the dials stand at first. Raises `ValueError` for a layer too
+    large to read and for an unknown penalty.
 
-    >>> penalty_explorer(torch.zeros(32, 8, 3, 3))
+    >>> figure = Penalties(key="es")
+    >>> figure.norm, figure.inner, figure.outer
+    (1, 1.0, 2.0)
+    >>> Penalties(torch.zeros(32, 8, 3, 3))
     Traceback (most recent call last):
     ...
     ValueError: 32 x 8 kernels are too many to read: give at most 24
     """
-    weight = torch.tensor(_LAYER) if weight is None else weight.detach().cpu()
-    outputs, inputs = kernel_norms(weight).shape
-    if outputs * inputs > _MOST_KERNELS:
-        raise ValueError(f"{outputs} x {inputs} kernels are too many to read: give at most {_MOST_KERNELS}")
-    kernels = [(f"output {o}, input {i}", (o, i)) for o in range(outputs) for i in range(inputs)]
-    controls = {
-        "kernel": widgets.Dropdown(options=kernels, description="kernel"),
-        "scale": widgets.FloatSlider(
-            value=2.0, min=0.0, max=LARGEST_SCALE, step=0.05, description="scale", continuous_update=False
-        ),
-        "grouping": widgets.ToggleButtons(options=list(GROUPINGS), description="groups"),
-    }
 
-    def draw(kernel: tuple[int, int], scale: float, grouping: str) -> None:
-        explorer_figure(weight, kernel, scale, grouping)
-        plt.show()
+    module = "penalties.js"
+    address = ("norm", "inner", "outer", "grouping")
+    rows = traitlets.List(PENALTY_ROWS).tag(sync=True)
+    shape = traitlets.List(traitlets.Int()).tag(sync=True)
+    weight = traitlets.List(traitlets.Float()).tag(sync=True)
+    scales = traitlets.List(traitlets.Float(min=0.0, max=LARGEST_SCALE)).tag(sync=True)
+    norm = traitlets.Enum([1, 2]).tag(sync=True)
+    inner = traitlets.Enum([0.5, 1.0, 2.0]).tag(sync=True)
+    outer = traitlets.Enum([0.5, 1.0, 2.0]).tag(sync=True)
+    grouping = traitlets.Enum(list(GROUPINGS), "feature").tag(sync=True)
 
-    picture = widgets.interactive_output(draw, controls)
-    return widgets.VBox([widgets.HBox(list(controls.values())), picture])
+    def __init__(self, weight: Tensor | None = None, key: str = "hsq_gl12", **state: Any) -> None:
+        layer = torch.tensor(_LAYER) if weight is None else weight.detach().cpu()
+        outputs, inputs = kernel_norms(layer).shape
+        if outputs * inputs > _MOST_KERNELS:
+            raise ValueError(
+                f"{outputs} x {inputs} kernels are too many to read: give at most {_MOST_KERNELS}"
+            )
+        row = PENALTIES[choose("penalty", key, PENALTIES)]
+        stack = kernel_stack(layer)[0]
+        dials = {"norm": row.norm, "inner": row.inner, "outer": row.outer}
+        scales = [2.0] + [1.0] * (outputs * inputs - 1)
+        fixed = {"shape": list(stack.shape), "weight": stack.flatten().tolist()}
+        super().__init__(**{**dials, "scales": scales, **state, **fixed})
+
+    def picture(self) -> Figure:
+        """Nine penalties of the layer while its first kernel is scaled: see `explorer_figure`."""
+        weight = torch.tensor(self.weight).reshape(self.shape)
+        return explorer_figure(weight, (0, 0), self.scales[0], self.grouping)
+
+    def alt(self) -> str:
+        """What `picture` shows, in words."""
+        outputs, inputs, _ = self.shape
+        return (
+            f"A layer of {outputs} x {inputs} kernels, the first scaled by {self.scales[0]:g}: on the left "
+            "the value of nine penalties against that scale, on the right the force of each on every kernel."
+        )
 
 
 def explorer_figure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sys
 import tempfile
@@ -15,12 +16,19 @@ from nbformat import NotebookNode
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+LIVE_FIGURE = "application/vnd.hgsr-lite.live+json"
 KEPT_CELL_METADATA = ("alt", "tags")
 TIME_LINE = re.compile(r"^\*\*Time:\*\* .*$", re.MULTILINE)
 NOT_MEASURED = "not measured"
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _KERNEL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")
 _STYLED_TABLE = re.compile(r'<table id="(T_\w+)"')
+_LIVE_STATE = re.compile(
+    r'<img alt="(?P<alt>[^"]*)"[^>]*src="data:image/png;base64,(?P<png>[^"]*)"></div>\s*'
+    r'<script type="application/json" data-hgsr-state="\w+" data-figure="(?P<module>\w+\.js)">'
+    r"(?P<state>.*?)</script>",
+    re.DOTALL,
+)
 _INSTALLED_PACKAGES = re.compile(r"[^\s'\"<>]*/site-packages/")
 
 
@@ -38,9 +46,9 @@ def source_hash(notebook: NotebookNode) -> str:
 def clean(notebook: NotebookNode, root: str | Path) -> NotebookNode:
     """Return an executed notebook as it is committed: the same from every machine, wherever it can be.
 
-    Dropped: widget state (a still picture out of the widget takes its place), progress bars, time stamps,
-    memory addresses, the random ids of styled tables, and paths under ``root``, the home folder and the
-    installed packages.
+    Dropped: widget state (a still picture out of the widget takes its place), the module of a live figure
+    (its still picture and its state stay), progress bars, time stamps, memory addresses, the random ids of
+    styled tables, and paths under ``root``, the home folder and the installed packages.
     """
     notebook = nbformat.from_dict(notebook)
     widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
@@ -62,12 +70,23 @@ def clean(notebook: NotebookNode, root: str | Path) -> NotebookNode:
 
 
 def _stills(output: NotebookNode, widgets: Mapping[str, Any]) -> Iterator[NotebookNode]:
-    """Yield an output itself, or the pictures shown by the widget it holds."""
-    view = output.get("data", {}).get(WIDGET_VIEW)
-    if view is None:
+    """Yield an output itself, the pictures shown by the widget it holds, or what a live figure shows."""
+    data = output.get("data", {})
+    view, live = data.get(WIDGET_VIEW), _LIVE_STATE.search(data.get("text/html", ""))
+    if live:
+        yield _live_still(live)
+    elif view is None:
         yield output
     else:
         yield from _pictures(view["model_id"], widgets)
+
+
+def _live_still(live: re.Match[str]) -> NotebookNode:
+    """A live figure without its module, which is the package's: the still picture beside its state."""
+    state = json.loads(live["state"])
+    state.pop("place", None)  # drawn anew by each run
+    data = {"image/png": live["png"], LIVE_FIGURE: {"figure": live["module"], "state": state}}
+    return nbformat.v4.new_output("display_data", data=data)
 
 
 def _pictures(model: str, widgets: Mapping[str, Any]) -> Iterator[NotebookNode]:

@@ -1,4 +1,4 @@
-"""The widgets show what the package computes, follow their controls, and refuse what cannot be read."""
+"""The still picture of the penalties shows what the package computes, and refuses what cannot be read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hgsr_lite import PENALTIES, Penalty
-from hgsr_lite.live.penalties import LARGEST_SCALE, explorer_figure, penalty_explorer
+from hgsr_lite.live.penalties import LARGEST_SCALE, Penalties, explorer_figure
 from hgsr_lite.table import PENALTY_FAMILIES
 
 LAYER = torch.tensor([[[3.0, -4.0], [0.0, 0.0]], [[1.0, 0.0], [2.0, -2.0]], [[0.0, 0.0], [0.0, 0.0]]])
@@ -18,11 +18,6 @@ NINE = [key for keys in PENALTY_FAMILIES.values() for key in keys]
 def closed_figures():
     yield
     plt.close("all")
-
-
-@pytest.fixture
-def controls():
-    return {control.description: control for control in penalty_explorer(LAYER).children[0].children}
 
 
 def panels(figure) -> dict:
@@ -66,27 +61,9 @@ def test_zero_kernels_and_zero_layers_are_drawn_without_a_warning(weight, scale)
     explorer_figure(weight, (0, 0), scale).canvas.draw()
 
 
-def test_the_controls_offer_every_kernel_and_both_groupings(controls):
-    assert [value for _, value in controls["kernel"].options] == [(o, i) for o in range(3) for i in range(2)]
-    assert controls["groups"].options == ("feature", "neuron")
-    assert (controls["scale"].min, controls["scale"].max) == (0, LARGEST_SCALE)
-    assert not controls["scale"].continuous_update
-
-
-def test_moving_a_control_draws_anew(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plt, "show", lambda: drawn.append(plt.gcf().get_suptitle()))
-    controls = {control.description: control for control in penalty_explorer(LAYER).children[0].children}
-    controls["scale"].value = 0.5
-    controls["groups"].value = "neuron"
-    controls["kernel"].value = (1, 1)
-    assert drawn[-1] == "kernel of output 1, input 1, scaled by 0.5; neuron-wise groups"
-    assert len(drawn) == 4
-
-
 def test_the_weight_handed_in_is_left_alone():
     weight = LAYER.clone().requires_grad_()
-    penalty_explorer(weight)
+    Penalties(weight)
     assert torch.equal(weight.detach(), LAYER)
     assert weight.grad is None
 
@@ -94,8 +71,8 @@ def test_the_weight_handed_in_is_left_alone():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: penalty_explorer(torch.zeros(8, 8, 3, 3)), "8 x 8 kernels are too many to read"),
-        (lambda: penalty_explorer(torch.zeros(4)), "no kernels"),
+        (lambda: Penalties(torch.zeros(8, 8, 3, 3)), "8 x 8 kernels are too many to read"),
+        (lambda: Penalties(torch.zeros(4)), "no kernels"),
         (lambda: explorer_figure(LAYER, (3, 0), 1.0), r"no kernel \(3, 0\): the layer has 3 x 2"),
         (lambda: explorer_figure(LAYER, (0, 0), 1.0, "featur"), "did you mean 'feature'"),
     ],
