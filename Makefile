@@ -1,6 +1,9 @@
 # hgsr-lite. `make` alone lists the targets.
 PYTHON ?= python3
 ARGS ?=
+REPO ?=
+BRANCH ?= main
+SITE ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -qq --constraint constraints.txt
@@ -8,12 +11,12 @@ PIP := $(PY) -m pip --disable-pip-version-check install -qq --constraint constra
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lab execute timings site bench study clean distclean
+.PHONY: help setup run test test-colab lint lab badges execute timings site bench study clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ARGS='...']"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)
@@ -37,19 +40,23 @@ $(VENV)/installed-for-studies: requirements-study.txt $(VENV)/installed
 setup: $(VENV)/installed-for-tests  ## make .venv and install everything into it
 
 run: $(VENV)/installed  ## execute the notebooks on real images into build/run; close with a table of figures
+	@$(PY) -m hgsr_lite warm
 	@$(PY) -m hgsr_lite run $(ARGS)
 
 test: lint  ## lint, spelling, then all tests
-	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+	@$(PY) -m hgsr_lite test --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 lint: setup
-	@$(PY) -m ruff check
-	@$(PY) -m ruff format --check
-	@$(PY) -m codespell_lib
-	@$(VENV)/bin/lint-imports
+	@$(PY) -m hgsr_lite lint
+
+test-colab: setup  ## run each notebook alone in Colab's versions; builds build/colab (6 GB) the first time
+	@$(PY) -m tests.lanes.colab $(ARGS)
 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab, on this machine only
-	@$(PY) -m jupyterlab --ip=127.0.0.1 --notebook-dir=notebooks $(ARGS)
+	@$(PY) -m hgsr_lite lab $(ARGS)
+
+badges: $(VENV)/installed  ## write launch rows for REPO=owner/name BRANCH=main SITE=address; without REPO, none
+	@$(PY) -m hgsr_lite badges --repository=$(REPO) --branch=$(BRANCH) --site=$(SITE)
 
 execute: $(VENV)/installed  ## run the notebooks from a clean kernel and write their outputs back
 	@$(PY) -m hgsr_lite execute $(ARGS)

@@ -1,8 +1,9 @@
-"""The commands behind ``make``: ``python -m hgsr_lite run | execute | timings | site | study | bench``."""
+"""The commands behind the Makefile, and without it: ``python -m hgsr_lite run``, ``lab``, ``test``, ..."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -19,18 +20,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command; return the exit status, 1 with a clear message when it fails."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
-    if rest and arguments.command != "bench":
+    if arguments.command in _TOOLS:
+        return _call_tools(arguments.command, rest)
+    if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if arguments.command == "bench":
-        return subprocess.call([sys.executable, "-m", "benchmarks.bench", *rest])
     try:
         return _COMMANDS[arguments.command](arguments)
     except (series.NotebookError, RuntimeError, ValueError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"\n{_unwritable(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+
+
+def _unwritable(error: OSError) -> str:
+    """A full disk, a file in place of a folder, a missing permission: what and where, in one line."""
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}. Make room there, or give another folder with --build."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,13 +55,21 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--fast", action="store_true", default=None, help="every cell, with the least training")
     _command(commands, "execute", "run the notebooks from a clean kernel and write the outputs into them")
     _command(commands, "timings", "measure each notebook and write the figure into its header")
+    for name, (purpose, *_) in _TOOLS.items():
+        commands.add_parser(name, help=f"{purpose}; takes further options", add_help=False)
+    commands.add_parser("warm", help="compile the loops and list the fonts, so that the first use is quick")
+    badges = commands.add_parser(
+        "badges", help="write where the series is published into notebooks and README"
+    )
+    badges.add_argument("--repository", default="", metavar="OWNER/NAME", help="left out: published nowhere")
+    badges.add_argument("--branch", default="main")
+    badges.add_argument(
+        "--site", default="", metavar="ADDRESS", help="of the static site; left out: there is none"
+    )
     site = commands.add_parser("site", help="build the series as a static site into build/site")
     site.add_argument("--build", type=Path, default=Path("build"), help=argparse.SUPPRESS)
     purpose = "make the runs of a study, say how far it is, collect its table"
     study.add_arguments(commands.add_parser("study", help=purpose, description=purpose))
-    commands.add_parser(
-        "bench", help="time the penalties and the training; takes bench's own options", add_help=False
-    )
     return parser
 
 
@@ -59,7 +77,7 @@ def _command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=purpose, description=purpose)
     command.add_argument("names", nargs="*", metavar="notebook", help="number or name; left out: all of them")
     command.add_argument("--notebooks", type=Path, default=Path("notebooks"), help=argparse.SUPPRESS)
-    command.add_argument("--build", type=Path, default=Path("build"), help=argparse.SUPPRESS)
+    command.add_argument("--build", type=Path, default=Path("build"), help="folder for what is made (build)")
     return command
 
 
@@ -123,7 +141,53 @@ def _site(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _warm(arguments: argparse.Namespace) -> int:
+    from hgsr_lite.series.warm import warm
+
+    warm()
+    return 0
+
+
+def _badges(arguments: argparse.Namespace) -> int:
+    from hgsr_lite.series.launch import Home, write_everywhere
+
+    for path in write_everywhere(Path.cwd(), Home(arguments.repository, arguments.branch, arguments.site)):
+        print(path)
+    return 0
+
+
+def _call_tools(name: str, options: Sequence[str]) -> int:
+    """Call one tool after the other, the last one with the options; stop at the first that fails."""
+    _, *tools = _TOOLS[name]
+    # One thread for each test process: the networks here are too small to share one among threads.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if name == "test" else None
+    for number, tool in enumerate(tools, start=1):
+        given = [*tool, *options] if number == len(tools) else tool
+        if status := subprocess.call([sys.executable, *given], env=environment):
+            return status
+    return 0
+
+
+_STREET = "from importlinter.cli import lint_imports_command; lint_imports_command()"  # it has no `-m` form
+_TOOLS = {
+    "lab": (
+        "open the notebooks in JupyterLab, on this machine only",
+        ["-m", "jupyterlab", "--ip=127.0.0.1", "--notebook-dir=notebooks"],
+    ),
+    "lint": (
+        "style, spelling, and the order in which rooms import each other",
+        ["-m", "ruff", "check"],
+        ["-m", "ruff", "format", "--check"],
+        ["-m", "codespell_lib"],
+        ["-c", _STREET],
+    ),
+    "test": ("all tests", ["-m", "pytest"]),
+    "bench": ("time the penalties and the training, side by side", ["-m", "benchmarks.bench"]),
+}
+"""Name -> purpose, and what Python is called with, one tool after the other."""
 _COMMANDS = {
+    "warm": _warm,
+    "badges": _badges,
     "run": _run,
     "execute": _execute,
     "timings": _timings,

@@ -8,5 +8,5 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["checks"],
-    submod_attrs={"header": ["banner"], "results": ["record_result"]},
+    submod_attrs={"header": ["banner"], "results": ["record_result"], "tables": ["shipped"]},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -15,7 +16,7 @@ def banner(device: str | torch.device | None = None) -> str:
     """The versions, the device and the number of CPU cores, one a line; nothing that names the machine.
 
     `device` is read as in `load_data`: None means a GPU if there is one. Raises `ValueError` for a device
-    that does not work here.
+    that does not work here. On Colab without a GPU, a line says how to take one.
 
     >>> print(banner("cpu"))
     Python       ...
@@ -33,6 +34,8 @@ def banner(device: str | torch.device | None = None) -> str:
         "device": _device_name(find_device(device)),
         "CPU cores": str(available_cores()),
     }
+    if "google.colab" in sys.modules and not torch.cuda.is_available():
+        rows["no GPU"] = "take one by Runtime > Change runtime type > T4 GPU, then run all cells again"
     return "\n".join(f"{name:<13}{value}" for name, value in rows.items())
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from hgsr_lite.arguments import available_cores, check_count
 from hgsr_lite.series.results import RESULTS_VARIABLE, read_results
@@ -191,10 +192,10 @@ def run_series(
     folder = Path(build).resolve() / "run"
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "results.jsonl"
-    results.unlink(missing_ok=True)
     given = parameters_by_notebook(paths, parameters or {})
     waiting, running, seconds = list(paths), {}, {}
     with (
+        _alone_in(folder),
         kernel_environment(build, **{RESULTS_VARIABLE: str(results)}),
         tqdm(total=len(paths), unit="notebook", dynamic_ncols=True) as bar,
         ThreadPoolExecutor(at_once) as pool,
@@ -202,6 +203,7 @@ def run_series(
         # papermill takes the whole process to a notebook's folder and back: no harm if it is there already.
         contextlib.chdir(paths[0].parent),
     ):
+        results.unlink(missing_ok=True)
         while waiting or running:
             while waiting and len(running) < at_once:
                 path = waiting.pop(0)
@@ -214,6 +216,19 @@ def run_series(
                 bar.update()
                 bar.write(f"{name:<32}{seconds[name]:6.1f} s")
     return seconds, read_results(results)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a second run that would write into the same folder: notebooks and figures would mix."""
+    try:
+        # The operating system lets go of it with the process, however that ends.
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(
+            f"Another run is writing into {folder}: wait for its end, or give another folder with --build."
+        ) from None
 
 
 def _run_in_thread(*arguments: Any) -> tuple[nbformat.NotebookNode, float]:

@@ -25,7 +25,9 @@ from hgsr_lite.training.lockstep import Lockstep
 from hgsr_lite.training.loop import fit
 from hgsr_lite.training.measurement import test_result
 from hgsr_lite.training.processes import in_processes
-from hgsr_lite.training.state import Run, Settings
+from hgsr_lite.training.settings import Settings
+from hgsr_lite.training.state import Run
+from hgsr_lite.training.threads import one_thread
 
 WAYS = ("auto", "loop", "processes", "lockstep")
 _OPTIONS = [field.name for field in fields(Settings) if field.name != "seed"]  # the seed is in FitConfig
@@ -230,7 +232,7 @@ def _fastest_way(job: _Job, configs: list[FitConfig], data: Data, processes: int
         stacked = [torch.stack([part] * len(in_step)) for part in (images, labels)]
         estimates["lockstep"] = steps / len(in_step) * _seconds(lambda: together.step(*stacked), data)
     if processes > 1 and data.device.type == "cpu":
-        with _one_thread():
+        with one_thread():
             step_alone = _seconds(lambda: alone.step(images, labels), data)
         estimates["processes"] = _START + steps / processes * step_alone
     _LOG.info(
@@ -249,16 +251,6 @@ def _seconds(step: Callable[[], object], data: Data) -> float:
             torch.cuda.synchronize(data.device)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def test_the_picture_is_the_one_that_notebook_00_draws():
 
 
 def test_the_ten_lines_run_as_they_stand(capsys, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.setenv("TQDM_DISABLE", "1")
     exec(compile(code.replace("epochs=40", "epochs=2"), "<README>", "exec"), {})
     said = capsys.readouterr().out

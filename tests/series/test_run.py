@@ -302,3 +302,66 @@ def test_help_and_unknown_options_answer_from_the_command_line():
     refused = subprocess.run([*command, "run", "--colour=blue"], capture_output=True, text=True)
     assert refused.returncode == 2
     assert "unrecognized arguments: --colour=blue" in refused.stderr
+
+
+def test_a_second_run_into_the_same_folder_is_refused_and_the_first_keeps_its_table(
+    tmp_path, write_notebook, capfd
+):
+    wait = (
+        "import pathlib, time\n"
+        "from hgsr_lite.series.results import record_result\n"
+        "pathlib.Path('started').touch()\n"
+        "while not pathlib.Path('go').exists():\n"
+        "    time.sleep(0.05)\n"
+        "record_result('digits_cnn', 'dense', accuracy=0.5, accuracy_after_zeroing=0.5,\n"
+        "              below_tolerance=0, exact_zeros=0, dead_channels=0)"
+    )
+    path = write_notebook(tmp_path / "notebooks" / "00_waits.ipynb", wait)
+    options = ["run", "--notebooks", str(path.parent), "--build", str(tmp_path / "build")]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "hgsr_lite", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    patience = time.monotonic() + 240
+    while not (path.parent / "started").exists():
+        assert time.monotonic() < patience
+        time.sleep(0.1)
+    assert run(tmp_path) == 1
+    assert "Another run is writing into" in capfd.readouterr().err
+    (path.parent / "go").touch()
+    table, _ = first.communicate(timeout=240)
+    assert first.returncode == 0
+    assert table.count("digits_cnn") == 1
+
+
+def test_a_file_in_place_of_the_build_folder_gives_one_clear_line(tmp_path, write_notebook, capfd):
+    path = write_notebook(tmp_path / "notebooks" / "00_a.ipynb", "1")
+    (tmp_path / "file").write_text("")
+    for command in ("run", "execute"):
+        options = ["--notebooks", str(path.parent), "--build", str(tmp_path / "file")]
+        assert main([command, *options]) == 1
+        (line,) = [line for line in capfd.readouterr().err.splitlines() if "/file" in line]
+        assert re.search(r"(File exists|Not a directory): .*/file.*another folder with --build", line)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_gives_one_clear_line(tmp_path, write_notebook, capfd):
+    path = write_notebook(tmp_path / "notebooks" / "00_a.ipynb", "1")
+    (tmp_path / "build" / "run").mkdir(parents=True)
+    (tmp_path / "build" / "run" / path.name).symlink_to("/dev/full")
+    assert run(tmp_path) == 1
+    said = capfd.readouterr().err
+    assert "No space left on device" in said
+    assert "another folder with --build" in said
+    assert "Traceback" not in said
+
+
+def test_what_make_calls_is_there_without_make_and_an_unsuccessful_tool_ends_it(tmp_path, capfd, monkeypatch):
+    assert main(["test", "--version"]) == 0
+    assert "pytest" in "".join(capfd.readouterr())
+    monkeypatch.chdir(tmp_path)  # nothing to check: ruff is content, the street is not there
+    (tmp_path / "wrong.py").write_text("import os\n")
+    assert main(["lint"]) != 0
+    assert "F401" in capfd.readouterr().out

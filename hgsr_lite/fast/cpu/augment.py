@@ -11,6 +11,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from hgsr_lite.fast.cpu.gradient import start_threads
+from hgsr_lite.fast.first_use import explained
 
 DTYPES = {torch.float32, torch.float64}
 """The dtypes that this loop takes; the others go the way of lookups."""
@@ -34,7 +35,7 @@ def fused_windows(
 def _compiled_copy(parallel: bool) -> Callable:
     if parallel:
         start_threads()
-    return njit(cache=True, parallel=parallel)(_copy_of(parallel))
+    return explained(njit(cache=True, parallel=parallel)(_copy_of(parallel)))
 
 
 def _copy_of(parallel: bool) -> Callable:

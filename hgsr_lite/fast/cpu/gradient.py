@@ -27,6 +27,7 @@ from torch import Tensor
 from hgsr_lite.fast.cpu import rows as row_loops
 from hgsr_lite.fast.cpu import tile
 from hgsr_lite.fast.cpu.rows import FAST, add_row, add_to_groups, multiply_by_group, raise_to, row_norms
+from hgsr_lite.fast.first_use import explained
 from hgsr_lite.groups import Layout, kernel_stack
 from hgsr_lite.penalties import Penalty
 
@@ -224,7 +225,8 @@ def _compiled_walk(parallel: bool) -> Callable:
         start_threads()
     # Numba's cache itself looks at this file only.
     sources = b"".join(Path(source.__file__).read_bytes() for source in (row_loops, tile))
-    return njit(cache=True, fastmath=FAST, parallel=parallel)(_walk_of(zlib.crc32(sources) + parallel))
+    walk = _walk_of(zlib.crc32(sources) + parallel)
+    return explained(njit(cache=True, fastmath=FAST, parallel=parallel)(walk))
 
 
 def fused_gradient_(

@@ -20,6 +20,7 @@ from hgsr_lite.fast.cpu.gradient import CompiledWork, _pointer, start_threads
 from hgsr_lite.fast.cpu.half_groups import rooted_half, squared_half
 from hgsr_lite.fast.cpu.half_thresholds import half_one
 from hgsr_lite.fast.cpu.thresholds import COMPILE, exclusive_one, rooted_exclusive, squared_exclusive
+from hgsr_lite.fast.first_use import explained
 from hgsr_lite.penalties import Penalty
 
 _PARALLEL_FROM = 1 << 15  # weights; below this a second thread costs more than it saves
@@ -164,7 +165,8 @@ def _walk_of(key: str, fingerprint: int) -> Callable:
 def _compiled_walk(key: str, parallel: bool) -> Callable:
     if parallel:
         start_threads()
-    return njit(cache=True, parallel=parallel, **COMPILE)(_walk_of(key, _fingerprint() + parallel))
+    walk = _walk_of(key, _fingerprint() + parallel)
+    return explained(njit(cache=True, parallel=parallel, **COMPILE)(walk))
 
 
 @cache

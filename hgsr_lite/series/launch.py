@@ -1,0 +1,157 @@
+"""Where the series is published, written into every notebook and the README: a launch row and a setup block.
+
+`make badges REPO=owner/name` writes them. As long as no repository is named, the row leads to this machine
+only and the setup block says so: no address stands there that leads nowhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from hgsr_lite.series.committed import source_hash
+
+HOSTED = ("torch", "torchvision", "numpy", "pandas", "ipython", "ipykernel", "ipywidgets")
+"""What a hosted notebook service has installed and the setup block leaves exactly as it is."""
+ROW = re.compile(r"^\*\*Run:\*\* .*$", re.MULTILINE)
+README_ROW = re.compile(r"<!-- launch: .*? -->\n.*?\n<!-- end of launch -->", re.DOTALL)
+_FIRST, _LAST = "# Setup: ", "# The notebook's own imports"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The repository `owner/name` and its branch or tag, the static site's address, and who serves the first.
+
+    An empty `repository` stands for none. Raises `ValueError` for one that is not of the form `owner/name`.
+
+    >>> Home("ann/sparse").git
+    'git+https://github.com/ann/sparse@main'
+    """
+
+    repository: str = ""
+    branch: str = "main"
+    site: str = ""
+    served: str = "https://github.com"
+
+    def __post_init__(self) -> None:
+        if self.repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repository):
+            raise ValueError(f"repository {self.repository!r} is not of the form owner/name")
+        if not re.fullmatch(r"[\w./-]+", self.branch):
+            raise ValueError(f"branch {self.branch!r} is no name of a branch or tag")
+
+    @property
+    def git(self) -> str:
+        """What pip installs from."""
+        return f"git+{self.served}/{self.repository}@{self.branch}"
+
+    def page(self, name: str) -> str:
+        """The address of a file of the repository, shown in a browser."""
+        return f"{self.served}/{self.repository}/blob/{self.branch}/{name}"
+
+
+def launch_row(home: Home, name: str) -> str:
+    """The line of a header cell that says where the notebook `name` runs.
+
+    >>> launch_row(Home(), "05_train.ipynb")
+    '**Run:** here with `make lab`, then *Run → Run All Cells*; as a command, `make run ARGS=05`.'
+    >>> launch_row(Home("ann/sparse"), "05_train.ipynb").split("/blob/")[0]
+    '**Run:** [Colab](https://colab.research.google.com/github/ann/sparse'
+    """
+    here = f"here with `make lab`, then *Run → Run All Cells*; as a command, `make run ARGS={name[:2]}`."
+    if not home.repository:
+        return f"**Run:** {here}"
+    ways = [*_hosted_ways(home, f"notebooks/{name}", f"{name.removesuffix('.ipynb')}.html"), here]
+    pages = {
+        "all notebooks": "README.md",
+        "glossary": "notebooks/glossary.md",
+        "solutions": f"notebooks/solutions/{name}",
+    }
+    links = ", ".join(f"[{title}]({home.page(path)})" for title, path in pages.items())
+    alone = f"Opened alone, links between pages lead nowhere; here they are: {links}."
+    return f"**Run:** {' · '.join(ways)} {alone}"
+
+
+def _hosted_ways(home: Home, path: str, page: str) -> Iterator[str]:
+    at = f"{home.repository}/blob/{home.branch}"
+    yield f"[Colab](https://colab.research.google.com/github/{at}/{path}) (GPU)"
+    binder = f"https://mybinder.org/v2/gh/{home.repository}/{home.branch}"
+    yield f"[Binder]({binder}?urlpath=lab/tree/{path}) (CPU)"
+    if home.site:
+        yield f"[to read]({home.site.rstrip('/')}/{page})"
+
+
+def setup_block(home: Home) -> str:
+    """The lines at the top of a notebook's first code cell that install the package where it is missing."""
+    head = f"{_FIRST}nothing to do where the package is installed.\nimport importlib.util\n\n"
+    missing = 'if importlib.util.find_spec("hgsr_lite") is None:\n'
+    if not home.repository:
+        message = "hgsr_lite is not installed here: the line Run, above, says how to open this notebook"
+        return f'{head}{missing}    raise ModuleNotFoundError("{message}")\n\n{_LAST}\n'
+    return (
+        f"{_FIRST}on Colab, add the package and what it lacks; what is installed stays as it is.\n"
+        "import importlib.metadata\nimport importlib.util\n\n"
+        f"{missing}"
+        f'    hosted = "{" ".join(HOSTED)}".split()\n'
+        "    found = {d.name: d.version for d in importlib.metadata.distributions()}\n"
+        '    kept = " ".join(f"{name}=={found[name]}" for name in hosted if name in found)\n'
+        f'    %pip install -q {{kept}} "hgsr-lite[notebooks] @ {home.git}"\n'
+        f"\n{_LAST}\n"
+    )
+
+
+def with_launch(notebook: NotebookNode, home: Home, name: str) -> NotebookNode:
+    """Write row and block into a notebook, in place; outputs that belonged to its code still do.
+
+    The block computes nothing, so no output depends on it.
+    """
+    outputs_fit = notebook.metadata.get("hgsr", {}).get("source_hash") == source_hash(notebook)
+    notebook.cells[0].source = ROW.sub(lambda _: launch_row(home, name), notebook.cells[0].source)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    own = first.source.partition(f"{_LAST}\n")[2] if first.source.startswith(_FIRST) else first.source
+    first.source = setup_block(home) + own
+    if outputs_fit:
+        notebook.metadata["hgsr"]["source_hash"] = source_hash(notebook)
+    return notebook
+
+
+def readme_row(home: Home) -> str:
+    """The README's launch row between its two marks, which also say for which repository it was written."""
+    mark = f"<!-- launch: {home.repository or 'nowhere'} {home.branch} {home.site} -->".replace("  ", " ")
+    start = "notebooks/00_start_here.ipynb"
+    if home.repository:
+        text = "**Start now:** " + " · ".join(_hosted_ways(home, start, "00_start_here.html"))
+    else:
+        text = "**Start now:** the two commands below, on your own machine."
+    return f"{mark}\n{text}\n<!-- end of launch -->"
+
+
+def home_of(readme: str) -> Home:
+    """The repository that a README's launch row was written for."""
+    found = re.search(r"<!-- launch: (\S+) (\S+) ?(\S*) -->", readme)
+    if found is None:
+        raise ValueError(
+            "README.md has no line <!-- launch: ... -->: `make badges` writes between such marks"
+        )
+    repository, branch, site = found.groups()
+    return Home("" if repository == "nowhere" else repository, branch, site)
+
+
+def write_everywhere(repository: Path, home: Home) -> Iterator[Path]:
+    """Write rows and blocks into all notebooks, solutions and the README; yield the files that changed."""
+    readme = repository / "README.md"
+    new = README_ROW.sub(lambda _: readme_row(home), readme.read_text("utf-8"))
+    home_of(new)
+    if new != readme.read_text("utf-8"):
+        readme.write_text(new, "utf-8")
+        yield readme
+    for path in sorted((repository / "notebooks").glob("**/[0-9][0-9]_*.ipynb")):
+        before = path.read_text("utf-8")
+        after = nbformat.writes(with_launch(nbformat.reads(before, as_version=4), home, path.name)) + "\n"
+        if after != before:
+            path.write_text(after, "utf-8")
+            yield path

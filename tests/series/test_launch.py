@@ -1,0 +1,123 @@
+"""Launch rows and setup blocks agree with one another, lead somewhere, and work for a lone notebook."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from hgsr_lite.__main__ import main
+from hgsr_lite.series import tables
+from hgsr_lite.series.committed import source_hash
+from hgsr_lite.series.header import banner
+from hgsr_lite.series.launch import HOSTED, Home, home_of, readme_row, setup_block, with_launch
+from hgsr_lite.series.tables import shipped
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/[0-9][0-9]_*.ipynb"))
+SOMEWHERE = Home("ann/sparse", "v1", "https://ann.example/sparse/")
+
+
+def test_without_a_repository_no_address_stands_anywhere():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert readme_row(home_of(readme)) in readme
+    assert "http" not in setup_block(Home()) + readme_row(Home())
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    return tmp_path
+
+
+def test_badges_write_every_row_with_addresses_that_exist(copy, monkeypatch, capsys):
+    monkeypatch.chdir(copy)
+    options = [f"--branch={SOMEWHERE.branch}", f"--site={SOMEWHERE.site}"]
+    assert main(["badges", f"--repository={SOMEWHERE.repository}", *options]) == 0
+    changed = capsys.readouterr().out.split()
+    assert len(changed) == len(NOTEBOOKS) + 1
+    for path in [copy / "README.md", *(copy / "notebooks").glob("*.ipynb")]:
+        text = path.read_text("utf-8")
+        assert "https://colab.research.google.com/github/ann/sparse/blob/v1/notebooks/" in text
+        assert "https://mybinder.org/v2/gh/ann/sparse/v1?urlpath=lab/tree/notebooks/" in text
+        assert "https://ann.example/sparse/" in text
+        for name in re.findall(r"ann/sparse/(?:blob/)?v1(?:/|\?urlpath=lab/tree/)([\w./]+)", text):
+            assert (ROOT / name).exists(), name
+    assert home_of((copy / "README.md").read_text("utf-8")) == SOMEWHERE
+    assert main(["badges", f"--repository={SOMEWHERE.repository}", *options]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_outputs_that_belong_to_the_code_still_do_and_stale_ones_stay_stale():
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    notebook.metadata["hgsr"]["source_hash"] = source_hash(notebook)
+    assert with_launch(notebook, SOMEWHERE, "00.ipynb").metadata["hgsr"]["source_hash"] == source_hash(
+        notebook
+    )
+    notebook.metadata["hgsr"]["source_hash"] = "stale"
+    assert with_launch(notebook, Home(), "00.ipynb").metadata["hgsr"]["source_hash"] == "stale"
+
+
+@pytest.mark.parametrize("home", [Home(), SOMEWHERE], ids=["nowhere", "somewhere"])
+def test_the_block_does_nothing_where_the_package_is_installed(home):
+    done = subprocess.run([sys.executable, "-c", plain(home)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_lone_notebook_without_a_repository_says_what_to_do(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", plain(Home())], cwd=tmp_path, env={}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "hgsr_lite is not installed here: the line Run, above, says how" in done.stderr
+
+
+def test_a_lone_notebook_installs_the_package_and_holds_what_the_service_has(tmp_path):
+    code = plain(SOMEWHERE).replace('find_spec("hgsr_lite")', 'find_spec("no_such_package")')
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    (said,) = done.stdout.splitlines()
+    assert said.endswith('"hgsr-lite[notebooks] @ git+https://github.com/ann/sparse@v1"')
+    held = dict(part.split("==") for part in said.split() if "==" in part)
+    assert set(held) == set(HOSTED)
+
+
+def plain(home: Home) -> str:
+    """The block as plain Python: what `%pip` is called with is printed."""
+    code = re.sub(r"^( +)%pip (.*)$", r"\1print(f'\2')", setup_block(home), flags=re.MULTILINE)
+    ast.parse(code)
+    return code
+
+
+@pytest.mark.parametrize("wrong", [{"repository": "no-slash"}, {"repository": "a/b", "branch": "two words"}])
+def test_an_impossible_place_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"is not of the form owner/name|is no name of a branch"):
+        Home(**wrong)
+
+
+def test_colab_without_a_gpu_is_told_how_to_take_one(monkeypatch):
+    assert "GPU" not in banner("cpu")
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    assert ("Runtime > Change runtime type" in banner("cpu")) != __import__("torch").cuda.is_available()
+
+
+def test_a_table_is_found_beside_an_installed_package_and_its_absence_is_an_error(tmp_path, monkeypatch):
+    assert shipped("studies/comparison_digits.csv") == ROOT / "studies" / "comparison_digits.csv"
+    site = tmp_path / "lib" / "site-packages"
+    (site / "hgsr_lite-1.dist-info").mkdir(parents=True)
+    (tmp_path / "share" / "hgsr-lite" / "studies").mkdir(parents=True)
+    table = tmp_path / "share" / "hgsr-lite" / "studies" / "small.csv"
+    table.write_text("a\n1\n")
+    (site / "hgsr_lite-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: hgsr-lite\n")
+    (site / "hgsr_lite-1.dist-info" / "RECORD").write_text("../../share/hgsr-lite/studies/small.csv,,\n")
+    monkeypatch.setattr(tables, "__file__", str(site / "hgsr_lite" / "series" / "tables.py"))
+    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
+    assert shipped("studies/small.csv").read_text() == table.read_text()
+    with pytest.raises(ValueError, match=r"none\.csv did not come with this installation"):
+        shipped("studies/none.csv")
