@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hgsr_lite.arguments import check_count
 from hgsr_lite.data import Data
 from hgsr_lite.regularizer import Regularizer
-from hgsr_lite.training.checkpoint import load_checkpoint, save_checkpoint
+from hgsr_lite.training.checkpoint import check_room, load_checkpoint, save_checkpoint
 from hgsr_lite.training.history import History
 from hgsr_lite.training.measurement import test_result
 from hgsr_lite.training.state import Run, Settings
@@ -95,6 +95,10 @@ def fit(
             run.restore(load_checkpoint(path, run.identity()))
         else:
             run.history.take_snapshot(model, 0, epochs)
+        if path is not None and run.history.test is None:
+            # A place that cannot be written is found before the training, not after it.
+            save_checkpoint(path, run.state())
+            check_room(path)
         return _run_to_the_end(run, path, progress)
 
 

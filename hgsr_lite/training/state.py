@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from hgsr_lite.data import Data, Look, augmented_looks
 from hgsr_lite.regularizer import Regularizer
+from hgsr_lite.training.checkpoint import fingerprint
 from hgsr_lite.training.history import History
 from hgsr_lite.training.measurement import evaluate
 from hgsr_lite.training.settings import Settings
@@ -46,6 +47,7 @@ class Run:
         self.epoch = 0
         self.steps = math.ceil(len(data.train.labels) / settings.batch_size)
         self._warned: set[str] = set()
+        self._identity: dict[str, Any] | None = None
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs, as tensors and plain values."""
@@ -60,15 +62,25 @@ class Run:
         }
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a checkpoint to be resumed."""
-        return {
-            **asdict(self.settings),
-            "regularizer": repr(self.regularizer),
-            "data": self.data.name,
-            "training images": len(self.data.train.labels),
-            "model": type(self.model).__name__,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-        }
+        """What must be the same for a checkpoint to be resumed, as it was when this was first asked for.
+
+        Ask before the first step: the start is part of it, and training changes the weights.
+        """
+        if self._identity is None:
+            reg, parts = self.regularizer, self.data.parts.values()
+            self._identity = {
+                **asdict(self.settings),
+                "regularizer": None if reg is None else repr((reg.penalty, reg.l1_mix, reg.warmup)),
+                "strength": None if reg is None else float(reg.strength),
+                "regularised layers": None if reg is None else [layer.name for layer in reg.layers],
+                "data": self.data.name,
+                "images and labels": fingerprint(
+                    tensor for part in parts for tensor in (part.images, part.labels)
+                ),
+                "model": str(self.model),
+                "first weights": fingerprint(self.model.state_dict().values()),
+            }
+        return self._identity
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was taken."""

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import hgsr_lite as hg
+from hgsr_lite.training.checkpoint import load_checkpoint, save_checkpoint
 from hgsr_lite.training.history import MOST_SNAPSHOTS
 
 
@@ -206,10 +207,12 @@ def test_a_killed_run_resumes_to_the_very_same_end(data, tmp_path):
     path = tmp_path / "run.pt"
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED), str(path)]) as process:
         deadline = time.monotonic() + 120
-        while not path.exists() and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if path.exists() and load_checkpoint(path, {})["epoch"] > 0:
+                break
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    assert torch.load(path, weights_only=True)["epoch"] < 40, "the run ended before it could be killed"
+    assert 0 < load_checkpoint(path, {})["epoch"] < 40, "the run ended before it could be killed"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     resumed, history = trained(data, epochs=40, augment=True, checkpoint=path)
@@ -230,13 +233,11 @@ def test_a_finished_run_is_read_back_without_training(data, tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_earlier_checkpoint_whole(data, tmp_path):
-    from hgsr_lite.training.checkpoint import save_checkpoint
-
     path = tmp_path / "run.pt"
     save_checkpoint(path, {"identity": {}, "epoch": 1})
     with pytest.raises(AttributeError):
         save_checkpoint(path, {"identity": {}, "bad": lambda: None})
-    assert torch.load(path, weights_only=True)["epoch"] == 1
+    assert load_checkpoint(path, {})["epoch"] == 1
     assert os.listdir(tmp_path) == ["run.pt"]
 
 
