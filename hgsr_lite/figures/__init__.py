@@ -14,6 +14,7 @@ from hgsr_lite.figures.landing import (
     proximal_curves,
     proximal_step,
 )
+from hgsr_lite.figures.layers import feature_maps, through_the_layers
 from hgsr_lite.figures.network import channel_strips, reading_norms
 from hgsr_lite.figures.norms import (
     PLANES,
@@ -27,7 +28,7 @@ from hgsr_lite.figures.norms import (
     unit_balls_in_space,
     values,
 )
-from hgsr_lite.figures.studies import paths_figure, recovery_figure
+from hgsr_lite.figures.studies import answer_figure, paths_figure, recovery_figure
 from hgsr_lite.figures.style import COLOR_MAP, COLORS, MARKERS, color
 from hgsr_lite.figures.training import (
     groups_over_epochs,
@@ -42,8 +43,10 @@ __all__ = [
     "COLOR_MAP",
     "MARKERS",
     "PLANES",
+    "answer_figure",
     "channel_strips",
     "color",
+    "feature_maps",
     "group_sizes",
     "groups_over_epochs",
     "kernel_map",
@@ -63,6 +66,7 @@ __all__ = [
     "space_values",
     "square",
     "steepest_descent",
+    "through_the_layers",
     "training_curves",
     "unit_balls",
     "unit_balls_in_space",

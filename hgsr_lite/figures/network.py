@@ -10,11 +10,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from hgsr_lite.figures.style import COLOR_MAP
+from hgsr_lite.figures.style import COLOR_MAP, ZERO_HATCH
 from hgsr_lite.groups import Layout, kernel_stack
 
-_GONE = "#f4f4f4"
-_DEAD = "#1a1a1a"
+READING_NORMS = (1e-3, 100.0)
+"""The ends of the one scale of all strips."""
+_GONE = "#dddddd"
 
 
 def reading_norms(model: nn.Module) -> dict[str, Tensor]:
@@ -34,12 +35,13 @@ def reading_norms(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def channel_strips(models: Mapping[str, nn.Module], *, smallest: float = 1e-4) -> Figure:
+def channel_strips(models: Mapping[str, nn.Module]) -> Figure:
     """Networks side by side, a row for each layer and a cell for each channel that it reads.
 
-    Colour is the norm of the weights that read the channel, on one logarithmic scale; black cells are
-    channels that the layer ignores. Every panel is as wide as the widest layer of all, so a removed channel
-    leaves a gap at the right end of its row. Raises `ValueError` for a network without such layers.
+    Colour is the norm of the weights that read the channel, on a logarithmic scale that is the same in every
+    figure; hatched cells are channels that the layer ignores. Every panel is as wide as the widest layer
+    of all, so a removed channel leaves a grey gap at the right end of its row. Raises `ValueError` for a
+    network without such layers.
 
     >>> figure = channel_strips({"before": nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3))})
     >>> figure.axes[0].get_xlabel()
@@ -50,8 +52,6 @@ def channel_strips(models: Mapping[str, nn.Module], *, smallest: float = 1e-4) -
         if not layers:
             raise ValueError(f"the network {name!r} has no convolution or linear layer to draw")
     widest = max(len(row) for layers in norms.values() for row in layers.values())
-    largest = max(float(row.max()) for layers in norms.values() for row in layers.values())
-    scale = LogNorm(smallest, max(largest, 10 * smallest))
     most = max(len(layers) for layers in norms.values())
     figure, grid = plt.subplots(
         1,
@@ -62,7 +62,9 @@ def channel_strips(models: Mapping[str, nn.Module], *, smallest: float = 1e-4) -
     )
     image = None
     for axes, (name, layers) in zip(grid[0], norms.items(), strict=True):
-        image = axes.imshow(_table(layers, widest, smallest), norm=scale, cmap=_colors(), aspect="auto")
+        image = axes.imshow(
+            _table(layers, widest), norm=LogNorm(*READING_NORMS), cmap=_colors(), aspect="auto"
+        )
         axes.set_facecolor(_GONE)
         _draw_dead(axes, layers)
         axes.set(title=name, xlabel="channel")
@@ -70,7 +72,7 @@ def channel_strips(models: Mapping[str, nn.Module], *, smallest: float = 1e-4) -
         axes.set_yticks(np.arange(len(layers) - 1) + 0.5, minor=True)
         axes.grid(which="minor", axis="y", color="white", linewidth=3)
         axes.tick_params(which="minor", length=0)
-    figure.colorbar(image, ax=grid[0].tolist(), label="norm of its readers (l1),\nblack: exactly 0")
+    figure.colorbar(image, ax=grid[0].tolist(), label="norm of its readers (l1);\nhatched: exactly 0")
     return figure
 
 
@@ -78,15 +80,17 @@ def _colors() -> plt.Colormap:
     return plt.get_cmap(COLOR_MAP).with_extremes(bad=(0, 0, 0, 0))
 
 
-def _table(layers: Mapping[str, Tensor], widest: int, smallest: float) -> np.ma.MaskedArray:
+def _table(layers: Mapping[str, Tensor], widest: int) -> np.ma.MaskedArray:
     """Rows of clipped norms; masked where there is no channel, or where a channel is dead."""
     rows = np.zeros((len(layers), widest))
     for number, row in enumerate(layers.values()):
         rows[number, : len(row)] = row.float().cpu().numpy()
-    return np.ma.clip(np.ma.masked_equal(rows, 0), smallest, None)
+    return np.ma.clip(np.ma.masked_equal(rows, 0), *READING_NORMS)
 
 
 def _draw_dead(axes: plt.Axes, layers: Mapping[str, Tensor]) -> None:
     for number, row in enumerate(layers.values()):
         for channel in (row == 0).nonzero().flatten().tolist():
-            axes.add_patch(plt.Rectangle((channel - 0.5, number - 0.5), 1, 1, color=_DEAD, linewidth=0))
+            corner = (channel - 0.5, number - 0.5)
+            hatched = {"facecolor": "white", "edgecolor": "0.55", "hatch": ZERO_HATCH, "linewidth": 0}
+            axes.add_patch(plt.Rectangle(corner, 1, 1, **hatched))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -14,6 +14,8 @@ from hgsr_lite.figures.style import MARKERS, color
 from hgsr_lite.study import FIGURES, READINGS, confidence_half_width
 from hgsr_lite.table import PENALTY_FAMILIES
 
+MOST_LINES = 3
+"""Of one figure that answers one question."""
 _PANELS = {**PENALTY_FAMILIES, "no groups": ("l1", "l2")}
 
 
@@ -48,6 +50,57 @@ def paths_figure(
     grid[0][0].set_ylabel(f"{accuracy} (%)")
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
+
+
+def answer_figure(
+    lines: Mapping[str, pd.DataFrame],
+    column: str,
+    title: str,
+    *,
+    accuracy: str = "validation accuracy after zeroing",
+    floor: float = 0.8,
+    label: str = "",
+) -> Figure:
+    """One question, one panel, at most three lines, the answer as its title.
+
+    `lines` maps a label to the runs of one method; each point is an `amount`, a mean over seeds with its
+    95 % interval, joined in order of amount. `column` is a share in 0..1 and `label` what the axis calls it.
+    Accuracies below `floor` are cut off. Raises `ValueError` for more than three lines: ask one question.
+
+    >>> runs = pd.DataFrame({"amount": [1, 1], "sparse": [0.5, 0.5], "right": [0.9, 1.0]})
+    >>> figure = answer_figure({"l1": runs}, "sparse", "Half is sparse", accuracy="right", floor=0.5)
+    >>> figure.axes[0].get_title(loc="left")
+    'Half is sparse'
+    """
+    if len(lines) > MOST_LINES:
+        raise ValueError(f"{len(lines)} lines are too many for one question: give at most {MOST_LINES}")
+    figure, axes = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
+    ends: dict[str, float] = {}
+    for number, (name, rows) in enumerate(lines.items()):
+        groups = rows.groupby("amount")
+        x, y = 100 * groups[column].mean(), 100 * groups[accuracy].mean()
+        half = 100 * confidence_half_width(groups[accuracy].std(), groups[accuracy].count())
+        style = {"color": color(number), "marker": MARKERS[number], "markersize": 5, "linewidth": 1.4}
+        # The interval of a point below the panel would cross it as a line that belongs to nothing.
+        axes.errorbar(x, y, yerr=half * (y >= 100 * floor), capsize=3, elinewidth=0.8, **style)
+        ends[name] = max([100 * floor, *y[y >= 100 * floor].tail(1)])
+    axes.set(xlabel=f"{label or column} (%)", ylabel=f"{accuracy} (%)", xlim=(-4, 104))
+    axes.set(ylim=(100 * floor, 101))
+    axes.set_title(title, loc="left", fontsize="medium")
+    _label_the_ends(axes, ends)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _label_the_ends(axes: Axes, ends: Mapping[str, float], least_gap: float = 0.08) -> None:
+    """Write each line's name at the right, as high as its last visible point, but never over another."""
+    low, high = axes.get_ylim()
+    numbers = {name: number for number, name in enumerate(ends)}
+    taken = 1 + least_gap
+    for name in sorted(ends, key=lambda name: -ends[name]):
+        taken = min((ends[name] - low) / (high - low), taken - least_gap)
+        style = {"color": color(numbers[name]), "weight": "bold", "va": "center"}
+        axes.text(1.02, taken, f"{name}", transform=axes.transAxes, **style)
 
 
 def recovery_figure(table: pd.DataFrame, reading: str = "below 1e-3") -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 COLOR_MAP = "viridis"  # perceptually uniform, readable with any colour vision and in grey
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Okabe and Ito's palette: eight colours that stay apart with any colour vision."""
+ZERO_HATCH = "//////"  # grey on white: an exact zero looks like no colour of the map
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 

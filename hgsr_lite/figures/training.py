@@ -11,17 +11,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import choose
-from hgsr_lite.figures.style import COLOR_MAP, MARKERS, color
+from hgsr_lite.figures.style import COLOR_MAP, MARKERS, ZERO_HATCH, color
 from hgsr_lite.groups import kernel_norms, weight_layers
 from hgsr_lite.training import History
 
-_DARK = "#1a1a1a"  # kernels that are exactly zero
+KERNEL_NORMS = (1e-4, 10.0)
+"""The ends of the one scale of all kernel maps."""
 _FLOOR = 1e-8
 
 
@@ -29,14 +32,19 @@ def kernel_map(
     maps: Mapping[str, Tensor] | Tensor,
     *,
     title: str = "",
-    smallest: float = 1e-4,
+    elements: int = 9,
+    tolerance: float | None = 1e-3,
+    limits: tuple[float, float] = KERNEL_NORMS,
     label: str = "kernel norm (l1)",
 ) -> Figure:
     """Kernel maps side by side on one logarithmic scale: a row an output, a column an input channel.
 
     `maps` is one `(output channels, input channels)` tensor or a mapping title -> tensor, such as
-    `kernel_norms(weight)` gives. What is at or below `smallest` is drawn in the darkest colour, exact
-    zeros are black.
+    `kernel_norms(weight)` gives. The scale is the same in every figure, from 1e-4 to 10; what lies outside
+    `limits` takes the colour at that end. A kernel that is exactly zero is hatched in grey on white, which no
+    colour of the scale resembles. The mark on the colour bar lies at `elements * tolerance`: a kernel whose
+    `elements` weights are all below the tolerance, a dead one, is never brighter. `tolerance=None`
+    leaves it out, for maps of something else than norms.
 
     >>> figure = kernel_map({"before": torch.rand(4, 3), "after": torch.zeros(4, 3)})
     >>> [axes.get_title() for axes in figure.axes[:2]]
@@ -44,34 +52,45 @@ def kernel_map(
     """
     named = maps if isinstance(maps, Mapping) else {"": maps}
     arrays = {name: _as_map(name, norms) for name, norms in named.items()}
-    largest = max((array.max() for array in arrays.values()), default=0.0)
-    scale = LogNorm(smallest, max(largest, 10 * smallest))
-    colors = plt.get_cmap(COLOR_MAP).with_extremes(bad=_DARK)
-    widths = [max(array.shape[1], 4) for array in arrays.values()]
     figure, grid = plt.subplots(
         1,
         len(arrays),
         squeeze=False,
-        width_ratios=widths,
+        width_ratios=[max(array.shape[1], 4) for array in arrays.values()],
         layout="constrained",
         figsize=(min(11.0, 1.5 + 2.9 * len(arrays)), 3.4),
     )
-    image = None
     for axes, (name, array) in zip(grid[0], arrays.items(), strict=True):
-        shown = np.ma.masked_equal(array, 0)
-        image = axes.imshow(
-            np.ma.clip(shown, smallest, None), norm=scale, cmap=colors, aspect="auto", interpolation="nearest"
-        )
+        image = draw_map(axes, array, limits)
         axes.set(title=name, xlabel="input channel")
         _whole_ticks(axes, len(arrays))
     grid[0][0].set(ylabel="output channel")
-    figure.colorbar(image, ax=grid[0].tolist(), label=f"{label}, black: exactly 0")
+    bar = figure.colorbar(image, ax=grid[0].tolist(), label=f"{label}; hatched: exactly 0", extend="both")
+    if tolerance is not None:
+        mark_dead(bar, elements * tolerance)
     figure.suptitle(title)
     return figure
 
 
+def draw_map(axes: Axes, array: np.ndarray, limits: tuple[float, float] = KERNEL_NORMS) -> AxesImage:
+    """Draw non-negative numbers on the one logarithmic scale; exact zeros show the hatched ground."""
+    axes.patch.set(facecolor="white", edgecolor="0.55", hatch=ZERO_HATCH, linewidth=0)
+    colors = plt.get_cmap(COLOR_MAP).with_extremes(bad=(0, 0, 0, 0))
+    shown = np.ma.clip(np.ma.masked_equal(array, 0), *limits)
+    return axes.imshow(shown, norm=LogNorm(*limits), cmap=colors, aspect="auto", interpolation="nearest")
+
+
+def mark_dead(bar: Colorbar, threshold: float) -> None:
+    """Mark on a colour bar the norm that no dead kernel exceeds."""
+    bar.ax.axhline(threshold, color="white", linewidth=3)
+    bar.ax.axhline(threshold, color="black", linewidth=1)
+    bar.ax.annotate(
+        "dead", (0, threshold), (-4, -3), bar.ax.get_yaxis_transform(), "offset points", ha="right", va="top"
+    )
+
+
 def model_kernel_maps(
-    models: Mapping[str, nn.Module], layer: str, *, title: str = "", smallest: float = 1e-4
+    models: Mapping[str, nn.Module], layer: str, *, title: str = "", tolerance: float = 1e-3
 ) -> Figure:
     """The kernel maps of one layer in several models, for a before and after.
 
@@ -84,13 +103,22 @@ def model_kernel_maps(
         found = {item.name: item for item in weight_layers(model)}
         chosen = found[choose("layer", layer, found)]
         maps[name] = kernel_norms(chosen.weight.detach(), 1, chosen.layout)
-    return kernel_map(maps, title=title or f"layer {layer}", smallest=smallest)
+    elements = chosen.weight[0, 0].numel()
+    return kernel_map(maps, title=title or f"layer {layer}", elements=elements, tolerance=tolerance)
 
 
 def kernel_maps_over_epochs(
-    history: History, layer: str, epochs: Sequence[int] | None = None, *, smallest: float = 1e-4
+    history: History,
+    layer: str,
+    epochs: Sequence[int] | None = None,
+    *,
+    elements: int = 9,
+    tolerance: float = 1e-3,
 ) -> Figure:
-    """One layer's kernel map at several moments of a run (by default five, evenly spaced)."""
+    """One layer's kernel map at several moments of a run (by default five, evenly spaced).
+
+    `elements` is the number of weights in a kernel, by which the mark of dead kernels is set.
+    """
     norms = history.snapshots[choose("layer", layer, history.snapshots)].float()
     taken = history.snapshot_epochs
     if epochs is None:
@@ -99,20 +127,21 @@ def kernel_maps_over_epochs(
     if missing:
         raise ValueError(f"no snapshot was taken after epoch {missing[0]}: choose from {taken}")
     maps = {f"epoch {epoch}": norms[taken.index(epoch)] for epoch in epochs}
-    return kernel_map(maps, title=f"kernels of layer {layer} over training", smallest=smallest)
+    title = f"kernels of layer {layer} over training"
+    return kernel_map(maps, title=title, elements=elements, tolerance=tolerance)
 
 
 def groups_over_epochs(history: History, layer: str, grouping: str = "feature") -> Figure:
     """The norm of every group of a layer, epoch by epoch: which channels live, which die.
 
     A group's norm here is the sum of its kernels' l1 norms; the axis is logarithmic and stops at 1e-8.
-    The colours only keep neighbouring lines apart.
+    All lines have one colour: which channel is which does not matter here, only where the bundle goes.
     """
     norms = history.snapshots[choose("layer", layer, history.snapshots)].float()
     sums = norms.sum({"feature": 1, "neuron": 2}[choose("grouping", grouping, ("feature", "neuron"))])
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for number, line in enumerate(sums.T):
-        axes.plot(history.snapshot_epochs, line.clamp(min=_FLOOR), color=color(number), linewidth=1.2)
+    lines = sums.clamp(min=_FLOOR).numpy()
+    axes.plot(history.snapshot_epochs, lines, color=color(0), linewidth=1.0, alpha=0.5)
     channel = {"feature": "input", "neuron": "output"}[grouping]
     axes.set(
         yscale="log",

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import lazy_loader
 
-# A notebook asks for two small names; what runs the notebooks (papermill) need not be installed for that.
+# A notebook asks for a few small names; what runs the notebooks (papermill) need not be installed for that.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["checks"],
-    submod_attrs={"header": ["banner"], "results": ["record_result"], "tables": ["shipped"]},
+    submod_attrs={
+        "example": ["example_budget", "example_network"],
+        "header": ["banner"],
+        "recall": ["quiz"],
+        "results": ["record_result"],
+        "tables": ["shipped"],
+    },
 )

@@ -33,10 +33,10 @@ class NotebookError(RuntimeError):
 
 
 def find_notebooks(folder: str | Path, names: Sequence[str] = ()) -> list[Path]:
-    """Return the numbered notebooks of a folder in reading order, or those that ``names`` picks.
+    """Return the notebooks of a folder in reading order, appendices last, or those that ``names`` picks.
 
-    A name is the number (``"05"``), the stem or the file name. Raises ``ValueError`` for a folder without
-    numbered notebooks and for a name that fits none of them.
+    A name is the number or letter (``"05"``, ``"A"``), the stem or the file name. Raises ``ValueError`` for a
+    folder without numbered notebooks and for a name that fits none of them.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -48,10 +48,10 @@ def find_notebooks(folder: str | Path, names: Sequence[str] = ()) -> list[Path]:
     ['01_groups']
     """
     folder = Path(folder)
-    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    paths = sorted(folder.glob("[0-9A-Z]*_*.ipynb"))
     if not paths:
         raise ValueError(f"No numbered notebooks in {folder}: run this where notebooks/ is.")
-    keys = {key: path for path in paths for key in (path.stem[:2], path.stem, path.name)}
+    keys = {key: path for path in paths for key in (path.stem.split("_")[0], path.stem, path.name)}
     for name in names:
         if name not in keys:
             near = difflib.get_close_matches(name, keys, n=1)

@@ -191,6 +191,14 @@ def most_accurate(sparsity: Tensor, validation: Tensor, dense: float, loss_allow
     return best if validation[best] >= dense - loss_allowed else -1
 
 
+def all_that_have_groups(norm: int, inner: float, outer: float) -> bool:
+    return outer < 3
+
+
+def tenfold(strength: float, momentum: float) -> float:
+    return strength * 10
+
+
 WRONG = {
     "check_share_below": (share_without_absolute_value, "A weight of -2"),
     "check_zero_small": (small_of_one_sign, "Every negative weight"),
@@ -201,6 +209,8 @@ WRONG = {
     "check_lasso_step": (step_that_overshoots, "overshoot zero"),
     "check_to_unit_ball": (ball_of_degree_one, "degree 1"),
     "check_squared_group_lasso": (feature_wise, "which is feature-wise"),
+    "check_sees_kernels": (all_that_have_groups, "not all see kernels"),
+    "check_proximal_strength": (tenfold, "0.9 only"),
     "check_measured_degree": (growth, "undo the power"),
     "check_kernel_force": (force_without_inner, "derivative of the inner power is missing"),
     "check_safe_root": (padded_root, "With 1e-12 added"),

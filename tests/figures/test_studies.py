@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib as mpl
 import pandas as pd
 import pytest
@@ -32,3 +34,19 @@ def test_a_path_joins_seeds_to_a_mean_with_its_interval():
 def test_a_column_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="unknown column 'dead'"):
         figures.paths_figure(pd.DataFrame({"method": []}), ["dead"])
+
+
+def runs(accuracies):
+    column = "validation accuracy after zeroing"
+    return pd.DataFrame({"amount": [1, 2], "dead kernels": [0.2, 0.6], column: accuracies})
+
+
+def test_one_question_has_at_most_three_lines_each_named_at_its_end_and_the_answer_as_title():
+    lines = {"gl": runs([0.99, 0.9]), "l1": runs([0.99, 0.91]), "random": runs([0.98, 0.5])}
+    axes = figures.answer_figure(lines, "dead kernels", "They are level").axes[0]
+    assert {text.get_text() for text in axes.texts} == set(lines)
+    heights = sorted(text.get_position()[1] for text in axes.texts)
+    assert all(high - low > 0.05 for low, high in itertools.pairwise(heights))
+    assert axes.get_title(loc="left") == "They are level"
+    with pytest.raises(ValueError, match="at most 3"):
+        figures.answer_figure({**lines, "one more": runs([0.9, 0.8])}, "dead kernels", "Too much")

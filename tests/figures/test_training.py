@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
@@ -91,3 +93,47 @@ def test_what_cannot_be_drawn_is_said(run, call, message):
 def _close_figures():
     yield
     plt.close("all")
+
+
+def test_all_maps_have_one_scale_and_the_mark_of_dead_kernels_on_their_colour_bar(run):
+    model, history = run
+    layer = hg.weight_layers(model)[-1].name
+    drawn = [
+        figures.kernel_map(torch.rand(3, 2)),
+        figures.kernel_map(torch.rand(3, 2) * 1e-6),
+        figures.model_kernel_maps({"net": model}, layer),
+        figures.kernel_maps_over_epochs(history, layer),
+    ]
+    assert len({figure.axes[0].images[0].get_clim() for figure in drawn}) == 1
+    for figure in drawn:
+        bar = figure.axes[-1]
+        assert "dead" in [text.get_text() for text in bar.texts]
+        assert any(line.get_ydata()[0] == pytest.approx(9e-3) for line in bar.lines)
+
+
+def test_an_exact_zero_looks_like_no_colour_of_the_scale():
+    figure = figures.kernel_map(torch.tensor([[0.0, 1e-9], [0.5, 1.0]]))
+    axes = figure.axes[0]
+    assert axes.patch.get_hatch()
+    assert axes.images[0].cmap.get_bad()[3] == 0
+    assert axes.patch.get_facecolor()[:3] == (1, 1, 1)
+
+
+def test_one_image_through_two_networks_marks_what_nobody_reads_and_what_is_constant(run):
+    model, _ = run
+    dead = copy.deepcopy(model)
+    dead.features.conv2.weight.data[0] = 0
+    dead.features.conv3.weight.data[:, 1] = 0
+    image = torch.rand(1, 8, 8)
+    figure = figures.through_the_layers(
+        {"as it is": model, "dead": dead}, image, {"second": "features.relu2"}, {"second": "features.conv3"}
+    )
+    marks = {axes.get_ylabel() or "maps": axes.patches for axes in figure.axes}
+    hatched = [patch for patch in figure.axes[3].patches if patch.get_hatch()]
+    framed = [patch for patch in figure.axes[3].patches if not patch.get_fill()]
+    assert len(hatched) == 1
+    assert len(framed) >= 1
+    assert not [patch for patch in figure.axes[1].patches if patch.get_hatch()]
+    assert "as it is" in marks
+    maps = figures.feature_maps(dead, image, {"second": "features.relu2"})["second"]
+    assert maps[0].max() - maps[0].min() < 1e-6

@@ -24,8 +24,8 @@ from torch import Tensor
 import hgsr_lite as hg
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-HIERARCHY = ROOT / "notebooks" / "03_hierarchical_penalties.ipynb"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9A-Z]*_*.ipynb"))
+HIERARCHY = ROOT / "notebooks" / "A_all_nine.ipynb"
 SHAPES = [(3, 2, 2), (5, 4, 3, 3), (1, 6, 1), (6, 1, 2, 5)]
 KEYS = "|".join(sorted(hg.PENALTIES, key=len, reverse=True))
 Hand = Callable[..., Tensor]
@@ -240,7 +240,7 @@ def test_a_formula_cell_that_needs_more_than_torch_is_noticed():
 
 
 def table_rows() -> list[dict[str, str]]:
-    """The rows of the tables in notebook 03 whose last column names a test, and in its head the file."""
+    """The rows of the tables in appendix A whose last column names a test, and in its head the file."""
     found = []
     for cell in nbformat.read(HIERARCHY, as_version=4).cells:
         header: list[str] = []

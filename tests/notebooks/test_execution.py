@@ -14,8 +14,8 @@ import pytest
 from hgsr_lite.series import run as series
 
 ROOT = Path(__file__).resolve().parents[2]
-SERIES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("[0-9][0-9]_*.ipynb"))
+SERIES = sorted((ROOT / "notebooks").glob("[0-9A-Z]*_*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("[0-9A-Z]*_*.ipynb"))
 DECLARED = {path: series.declared_parameters(path) for path in [*SERIES, *SOLUTIONS]}
 WRONG = {"DATASET": "digit", "DEVICE": "gpu9", "SEED": "seven", "EPOCHS": 0}
 by_stem = pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem)

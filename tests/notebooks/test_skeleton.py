@@ -20,10 +20,16 @@ from nbformat import NotebookNode
 from hgsr_lite.series.committed import source_hash
 
 ROOT = Path(__file__).resolve().parents[2]
-SERIES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SERIES = sorted((ROOT / "notebooks").glob("[0-9A-Z]*_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 LARGEST_FILE = 1_500_000
 MEDIAN_LINES, MOST_LINES = 8, 25
+MOST_WORDS, MOST_CELLS, MOST_LOOP_LINES = 2500, 45, 16
+LONGER_PAGES = {"01": 50, "04": 48, "05": 62, "08": 65, "09": 47}
+WORDIER_PAGES = {"05": 2700}
+"""Pages that still have more cells or words than they should: they may shrink, not grow."""
+LOOPS = {"00": ".backward()", "05": "add_gradient_()", "07": "prox_("}
+"""Pages that show the training loop in plain PyTorch, and the line that is new in each."""
 
 Rule = Callable[[NotebookNode, Path], Iterator[str]]
 MACHINE_PATH = re.compile(r"(?:/(?:root|work|tmp|opt|home/\w+|Users/\w+)|[A-Z]:\\\\Users)[/\\][\w.]")
@@ -54,8 +60,9 @@ def header_tells_what_why_and_how_long(notebook: NotebookNode, path: Path) -> It
     if first.cell_type != "markdown" or "header" not in first.metadata.get("tags", []):
         yield "the first cell is not a markdown cell tagged 'header'"
         return
+    page = path.stem.split("_")[0]
     wanted = {
-        f"a first line '# {path.stem[:2]} · Title'": rf"\A# {path.stem[:2]} · \S",
+        f"a first line '# {page} · Title'": rf"\A# {page} · \S",
         "a launch row '**Run:** ...'": r"^\*\*Run:\*\* \S",
         "'**Prerequisites:** ...'": r"^\*\*Prerequisites:\*\* \S",
         "a time from `make timings`": r"^\*\*Time:\*\* \d+ s on \d+ CPU cores; GPU: .+\.$",
@@ -97,10 +104,11 @@ def two_exercises_have_check_and_solution(notebook: NotebookNode, path: Path) ->
         yield f"{len(exercises)} cells tagged 'exercise', not at least 2"
     linked = f"](solutions/{path.name}" in markdown(notebook)
     for exercise in exercises:
-        after = notebook.cells[notebook.cells.index(exercise) + 1 :]
-        check = next((i for i, cell in enumerate(after) if cell.cell_type == "code"), None)
-        if check is None or "check_" not in after[check].source:
-            yield f"no check_... call in the code cell after the exercise {exercise.source[:60]!r}"
+        after = notebook.cells[notebook.cells.index(exercise) :]
+        code = [i for i, cell in enumerate(after) if cell.cell_type == "code"][:2]
+        check = next((i for i in code if "check_" in after[i].source), None)
+        if check is None:
+            yield f"no check_... call in or behind the exercise {exercise.source[:60]!r}"
         elif not linked and not any("<details>" in cell.source for cell in after[check + 1 : check + 3]):
             yield f"no hidden solution behind the exercise {exercise.source[:60]!r}"
 
@@ -115,11 +123,58 @@ def last_cell_leads_to_the_neighbours(notebook: NotebookNode, path: Path) -> Ite
     if last.cell_type != "markdown" or "navigation" not in last.metadata.get("tags", []):
         yield "the last cell is not a markdown cell tagged 'navigation'"
         return
-    series = sorted(path.parent.glob("[0-9][0-9]_*.ipynb"))
+    series = sorted(path.parent.glob("[0-9A-Z]*_*.ipynb"))
     place = series.index(path)
     for neighbour in series[max(0, place - 1) : place] + series[place + 1 : place + 2]:
         if f"]({neighbour.name})" not in last.source:
             yield f"the last cell does not link to {neighbour.name}"
+
+
+def running_text(notebook: NotebookNode) -> str:
+    """What a reader reads as sentences: no formulas, tables, code, link targets or tags."""
+    text = NOT_PROSE.sub(" ", markdown(notebook))
+    text = re.sub(r"\$[^$\n]*\$|^\|.*$|\]\([^)]*\)|<[^>]+>", " ", text, flags=re.MULTILINE)
+    return text
+
+
+def page_is_not_too_long(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    words, cells = len(re.findall(r"[^\W\d_]+", running_text(notebook))), len(notebook.cells)
+    allowed = LONGER_PAGES.get(path.stem.split("_")[0], MOST_CELLS)
+    most_words = WORDIER_PAGES.get(path.stem.split("_")[0], MOST_WORDS)
+    if words > most_words:
+        yield f"{words} words of running text, more than {most_words}"
+    if cells > allowed:
+        yield f"{cells} cells, more than {allowed}"
+
+
+def quiz_stands_before_the_recap(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    found = tagged(notebook, "quiz")
+    if len(found) != 1 or f'quiz("{path.stem.split("_")[0]}")' not in found[0].source:
+        yield "no cell tagged 'quiz' that shows this page's quiz"
+    elif not any("<details" in str(o.get("data", {}).get("text/html", "")) for o in found[0].outputs):
+        yield "the quiz has no output to click: run `make execute`"
+    elif "recap" not in notebook.cells[notebook.cells.index(found[0]) + 1].metadata.get("tags", []):
+        yield "the quiz does not stand before the recap"
+
+
+def loop_is_seen_before_fit(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    wanted = LOOPS.get(path.stem.split("_")[0])
+    if wanted is None:
+        return
+    before = "\n".join(cell.source for cell in code_cells(notebook)).partition("hg.fit(")[0]
+    loops = [cell.source for cell in tagged(notebook, "loop") if "optimizer.step()" in cell.source]
+    if not any(wanted in loop and loop in before for loop in loops):
+        yield f"no cell tagged 'loop' with optimizer.step() and {wanted!r} before the first hg.fit"
+    if any(code_lines(cell) > MOST_LOOP_LINES for cell in tagged(notebook, "loop")):
+        yield f"a loop of more than {MOST_LOOP_LINES} lines is no loop in view"
+
+
+def a_kernel_is_a_piece_of_a_weight(notebook: NotebookNode, _path: Path) -> Iterator[str]:
+    text = " ".join(running_text(notebook).split())
+    for found in re.finditer(
+        r"(?:running|restart\w*|clean|no|a) kernel (?:runs|is needed)|running kernel", text
+    ):
+        yield f"'kernel' for a Python session: {text[found.start() - 30 : found.end() + 10]!r}"
 
 
 def some_outputs_are_checked(notebook: NotebookNode, _path: Path) -> Iterator[str]:
@@ -233,6 +288,10 @@ IN_THE_SERIES: list[Rule] = [
     recap_is_a_table,
     last_cell_leads_to_the_neighbours,
     some_outputs_are_checked,
+    page_is_not_too_long,
+    quiz_stands_before_the_recap,
+    loop_is_seen_before_fit,
+    a_kernel_is_a_piece_of_a_weight,
     *EVERYWHERE,
 ]
 CASES = [
@@ -298,6 +357,7 @@ def good_notebook() -> NotebookNode:
         code(STUB.replace("double", "triple"), "exercise"),
         code("check_triple(triple)"),
         text("Worked: [solutions](solutions/01_groups.ipynb)"),
+        code('quiz("01")', "quiz"),
         text("## Recap\n\n| word | meaning |\n| --- | --- |\n| kernel | one filter |", "recap"),
         text("[Previous](00_start.ipynb) · [Next](02_norms.ipynb)", "navigation"),
     ]
@@ -305,6 +365,8 @@ def good_notebook() -> NotebookNode:
         cell.execution_count = count
     two = nbformat.v4.new_output("execute_result", data={"text/plain": "2"}, execution_count=3)
     tagged(notebook, "nbval-check-output")[0].outputs = [two]
+    clicked = nbformat.v4.new_output("execute_result", data={"text/html": "<details>"}, execution_count=8)
+    tagged(notebook, "quiz")[0].outputs = [clicked]
     notebook.metadata["hgsr"] = {"source_hash": source_hash(notebook)}
     return notebook
 
@@ -355,10 +417,16 @@ BROKEN = [
     (two_exercises_have_check_and_solution, untag(6), "1 cells tagged 'exercise'"),
     (two_exercises_have_check_and_solution, source(7, "check_", "try_"), "no check_"),
     (two_exercises_have_check_and_solution, source(10, "solutions/", "answers/"), "no hidden solution"),
-    (recap_is_a_table, source(11, "| --- | --- |\n", ""), "'recap'"),
-    (last_cell_leads_to_the_neighbours, untag(12), "'navigation'"),
-    (last_cell_leads_to_the_neighbours, source(12, "02_norms", "03_norms"), "02_norms.ipynb"),
+    (recap_is_a_table, source(12, "| --- | --- |\n", ""), "'recap'"),
+    (last_cell_leads_to_the_neighbours, untag(13), "'navigation'"),
+    (last_cell_leads_to_the_neighbours, source(13, "02_norms", "03_norms"), "02_norms.ipynb"),
     (some_outputs_are_checked, untag(4), "nbval-check-output"),
+    (page_is_not_too_long, source(10, "Worked", "word " * 2600), "words of running text"),
+    (page_is_not_too_long, lambda n: n.cells.extend([n.cells[3]] * 40), "cells, more than"),
+    (quiz_stands_before_the_recap, untag(11), "no cell tagged 'quiz'"),
+    (quiz_stands_before_the_recap, source(11, "01", "02"), "this page's quiz"),
+    (quiz_stands_before_the_recap, lambda n: n.cells[11].update(outputs=[]), "no output to click"),
+    (a_kernel_is_a_piece_of_a_weight, source(10, "Worked", "Needs a running kernel"), "Python session"),
     (cells_are_short, source(4, "1 + 1", "x = 1\n" * 26), "26 code lines"),
     (images_have_alt_text, picture, "without alt text"),
     (images_have_alt_text, source(10, "Worked", "![](kernel.png)"), "without alt text"),
@@ -385,4 +453,15 @@ def test_a_broken_notebook_is_noticed(rule: Rule, breaks: Callable, complaint: s
 
 
 def test_every_rule_has_been_broken():
-    assert {rule for rule, _, _ in BROKEN} == set(IN_THE_SERIES)
+    assert {rule for rule, _, _ in BROKEN} | {loop_is_seen_before_fit} == set(IN_THE_SERIES)
+
+
+def test_a_page_that_trains_before_its_loop_is_noticed(place: Path):
+    notebook, page = good_notebook(), place.with_name("07_exact.ipynb")
+    loop = nbformat.v4.new_code_cell(
+        "loss.backward()\noptimizer.step()\nr.prox_(lr)", metadata={"tags": ["loop"]}
+    )
+    notebook.cells.insert(4, loop)
+    assert not list(loop_is_seen_before_fit(notebook, page))
+    notebook.cells.insert(3, nbformat.v4.new_code_cell("hg.fit(model, data)"))
+    assert "before the first hg.fit" in "\n".join(loop_is_seen_before_fit(notebook, page))

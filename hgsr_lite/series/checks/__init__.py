@@ -12,6 +12,7 @@ from hgsr_lite.series.checks.foundations import (
 from hgsr_lite.series.checks.hierarchy import (
     check_kernel_force,
     check_measured_degree,
+    check_sees_kernels,
     check_squared_group_lasso,
 )
 from hgsr_lite.series.checks.norms import (
@@ -32,6 +33,7 @@ from hgsr_lite.series.checks.smaller import (
     check_deadly_step,
     check_folded_bias,
     check_layer_macs,
+    check_proximal_strength,
     check_shrink_group,
     check_shrink_kernels,
 )
@@ -74,8 +76,10 @@ __all__ = [
     "check_on_the_front",
     "check_one_step",
     "check_precision_and_recall",
+    "check_proximal_strength",
     "check_rebound_radius",
     "check_safe_root",
+    "check_sees_kernels",
     "check_share_below",
     "check_shrink_group",
     "check_shrink_kernels",

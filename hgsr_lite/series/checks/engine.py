@@ -37,7 +37,7 @@ class Exercise:
     >>> def doubled(x):
     ...     ...
     >>> doubling(doubled)
-    doubled: not yet done. Replace the dots by your code and run both cells again.
+    doubled: not yet done. Replace the dots by your code and run the cell again.
     False
     >>> doubling(lambda x: x * x)
     your function: not right yet. You squared.
@@ -67,7 +67,7 @@ class Exercise:
     def _first_problem(self, answer: Answer) -> str | None:
         given, wanted = self._results(answer), self._results(self.right)
         if all(result is None or result is Ellipsis for result in given):
-            return "not yet done. Replace the dots by your code and run both cells again."
+            return "not yet done. Replace the dots by your code and run the cell again."
         wrong = [n for n, pair in enumerate(zip(given, wanted, strict=True)) if not self._same(*pair)]
         if not wrong:
             return None

@@ -1,4 +1,4 @@
-"""Checks for the hierarchical penalties, notebook 03: their value, their degree and their force."""
+"""Checks for the hierarchical penalties, notebook 03 and appendix A: value, degree, force."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hgsr_lite.penalties import Penalty, power
 from hgsr_lite.series.checks.engine import Exercise, exercise
+from hgsr_lite.table import PENALTIES
 
 _SUMMED = {"feature": 0, "neuron": 1}
 
@@ -36,8 +37,32 @@ def _l1_norms(weight: Tensor) -> Tensor:
 
 
 @exercise
+def check_sees_kernels() -> Exercise:
+    """A.1: `answer(norm, inner, outer)` says whether the penalty of a row depends on the kernels' borders."""
+    mistakes = {
+        "Turn it round: where norm and inner exponent are equal, the kernels' borders vanish.": (
+            lambda norm, inner, outer: norm == inner
+        ),
+        "The outer exponent comes after the sum over the group: it sees no kernel any more.": (
+            lambda norm, inner, outer: outer == 2
+        ),
+        "An inner exponent of 1 hides the borders with the l1 norm only: sums of l2 norms see kernels.": (
+            lambda norm, inner, outer: inner != 1
+        ),
+        "An inner exponent of 2 hides the borders with the l2 norm only.": (
+            lambda norm, inner, outer: inner != 2
+        ),
+        "All group penalties of the table have groups, but not all see kernels inside them.": (
+            lambda norm, inner, outer: True
+        ),
+    }
+    rows = [(row.norm, row.inner, row.outer) for key, row in PENALTIES.items() if key not in ("l1", "l2")]
+    return Exercise(lambda norm, inner, outer: norm != inner, rows, mistakes)
+
+
+@exercise
 def check_squared_group_lasso() -> Exercise:
-    """3.1: `answer(weight)` is the hierarchical squared group lasso, neuron-wise."""
+    """A.2: `answer(weight)` is the hierarchical squared group lasso, neuron-wise."""
     mistakes = {
         "You summed over the output channels, which is feature-wise. A neuron-wise group holds the kernels "
         "that make one output channel.": lambda w: l2_norms(w).sum(0).square().sum(),
@@ -91,7 +116,7 @@ def check_measured_degree() -> Exercise:
 
 @exercise
 def check_kernel_force() -> Exercise:
-    """3.3: `answer(weight, grouping, norm, inner, outer)` is each kernel's force, 0 at zero kernels."""
+    """3.1: `answer(weight, grouping, norm, inner, outer)` is each kernel's force, 0 at zero kernels."""
 
     def norms_and_sums(weight: Tensor, grouping: str, norm: int, inner: float) -> tuple[Tensor, Tensor]:
         norms = _l1_norms(weight) if norm == 1 else l2_norms(weight)

@@ -1,4 +1,4 @@
-"""The checks of notebooks 07 and 08: exact zeros, a smaller network."""
+"""The checks of notebooks 07 and 08 and of appendix B: exact zeros, a smaller network."""
 
 from __future__ import annotations
 
@@ -91,8 +91,28 @@ def check_shrink_kernels() -> Exercise:
 
 
 @exercise
+def check_proximal_strength() -> Exercise:
+    """7.2: `proximal_strength(strength, momentum)`, the strength of a proximal run with an equal push."""
+    mistakes = {
+        "Momentum makes the gradient's push larger, so the proximal run needs more, not less.": (
+            lambda strength, momentum: strength * (1 - momentum)
+        ),
+        "Two steps are not all: 1 + m + m^2 + ... goes on.": (
+            lambda strength, momentum: strength * (1 + momentum)
+        ),
+        "That is right at a momentum of 0.9 only.": lambda strength, momentum: 10 * strength,
+        "1 / m is not the sum of 1 + m + m^2 + ...": lambda strength, momentum: strength / momentum,
+        "The strength cannot stay: momentum multiplies the gradient, not the proximal step.": (
+            lambda strength, momentum: strength
+        ),
+    }
+    cases = [(1e-4, 0.9), (0.02, 0.5), (1.0, 0.99)]
+    return Exercise(lambda strength, momentum: strength / (1 - momentum), cases, mistakes)
+
+
+@exercise
 def check_deadly_step() -> Exercise:
-    """7.2: `deadly_step(size)`, the step from which on the square root's prox of one weight is zero."""
+    """B.1: `deadly_step(size)`, the step from which on the square root's prox of one weight is zero."""
     mistakes = {
         "There the cubic loses its solutions; but zero wins earlier. Compare the objective's values.": (
             lambda a: 4 * (a / 3) ** 1.5
@@ -109,7 +129,7 @@ def check_deadly_step() -> Exercise:
 
 @exercise
 def check_shrink_group() -> Exercise:
-    """7.3: `shrink_group(kernels, step)`, the `hsq_gl` prox of one group, (kernels, elements)."""
+    """B.2: `shrink_group(kernels, step)`, the `hsq_gl` prox of one group, (kernels, elements)."""
 
     def by(key: str) -> Answer:
         return lambda kernels, step: Penalty(key, "neuron").prox(kernels[None], step)[0]
