@@ -24,7 +24,7 @@ export const normOf = (level, { smallest, largest }) =>
  * `colors`: 256 colours as bytes. `onpoint(text)` is told what lies under the pointer or the keys' cursor.
  */
 export function kernelMap(colors, onpoint = () => {}) {
-  const canvas = h("canvas", { role: "img", tabindex: 0 });
+  const canvas = h("canvas", { role: "img", tabindex: 0, "aria-label": "kernel map, still empty" });
   const context = canvas.getContext("2d");
   let shown = null;
   let cursor = null;
