@@ -22,6 +22,7 @@ from hgsr_lite.models import build_model
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.removal import compact
 from hgsr_lite.training import History, Run, Settings, accuracy
+from hgsr_lite.training.threads import threads_for
 from hgsr_lite.zeros import sparsity, zero_below_
 
 Watch = Callable[[float, History], bool]
@@ -124,7 +125,8 @@ class Workbench:
         )
         run = Run(model, self.data, regularizer, settings)
         run.history.take_snapshot(model, 0, self.epochs)
-        ending = _run(run, watch or (lambda share, history: False))
+        with threads_for(model, self.data, self.batch_size):
+            ending = _run(run, watch or (lambda share, history: False))
         model.eval()
         return Trained(choice, model, run.history, " ".join([ending, *run.history.notes]))
 

@@ -149,7 +149,7 @@ def write_everywhere(repository: Path, home: Home) -> Iterator[Path]:
     if new != readme.read_text("utf-8"):
         readme.write_text(new, "utf-8")
         yield readme
-    for path in sorted((repository / "notebooks").glob("**/[0-9][0-9]_*.ipynb")):
+    for path in sorted((repository / "notebooks").glob("**/*_*.ipynb")):
         before = path.read_text("utf-8")
         after = nbformat.writes(with_launch(nbformat.reads(before, as_version=4), home, path.name)) + "\n"
         if after != before:

@@ -20,7 +20,7 @@ from hgsr_lite.series.launch import HOSTED, Home, home_of, readme_row, setup_blo
 from hgsr_lite.series.tables import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*_*.ipynb"))
 SOMEWHERE = Home("ann/sparse", "v1", "https://ann.example/sparse/")
 
 
