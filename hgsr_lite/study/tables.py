@@ -114,7 +114,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     `method` is the penalty or the baseline; `grouping` is filled with a cut's unit; `amount` is the fraction
     (of a penalty), the strength if that was given, or the share (of a cut).
     """
-    table = pd.read_csv(path, float_precision="round_trip")
+    table = pd.read_csv(path)
     for name in (*FIELDS, "strength"):
         if name not in table:
             table[name] = None

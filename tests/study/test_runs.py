@@ -204,7 +204,7 @@ def test_the_table_grows_from_files_and_from_itself(study):
 def test_two_drivers_never_claim_the_same_run_and_a_dead_ones_claims_are_free(folder):
     code = (
         "import sys, time; from pathlib import Path; from filelock import FileLock;"
-        f"FileLock(Path({str(folder.path / '.claims' / 'mine')!r}), timeout=0).acquire();"
+        f"lock = FileLock(Path({str(folder.path / '.claims' / 'mine')!r}), timeout=0); lock.acquire();"
         "print('held', flush=True);"
         "time.sleep(60)"
     )
