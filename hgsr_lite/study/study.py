@@ -180,13 +180,11 @@ class Study:
             state = TrainingState(*_started(recipe, data), recipe.settings)
             state.start_epoch()
             batches = state.batches()
-            state.start_step()
             state.step(*next(batches))
             started = time.perf_counter()
             for images, labels in (
                 next(batches, None) or next(state.batches()) for _ in range(_PROBED_STEPS)
             ):
-                state.start_step()
                 state.step(images, labels)
             step = (time.perf_counter() - started) / _PROBED_STEPS
             started = time.perf_counter()
