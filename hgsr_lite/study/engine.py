@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -120,6 +123,17 @@ def _keep(future: Future, job: Job, folder: RunFolder, outcome: Outcome) -> None
     outcome.diverged += record["ended"] != "finished"
 
 
+def _deaf_to_ctrl_c(start: Callable[[], Any]) -> Any:
+    """Start processes that leave Ctrl-C to this one: a terminal sends it to all of them."""
+    if threading.current_thread() is not threading.main_thread():
+        return start()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def dask_executor(scheduler: str | None = None, workers: int | None = None) -> Iterator[tuple[Executor, int]]:
     """A Dask executor and how many runs it can make at once.
@@ -137,7 +151,7 @@ def dask_executor(scheduler: str | None = None, workers: int | None = None) -> I
         check_count("workers", workers)
         options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
         options |= {"dashboard_address": None, "silence_logs": logging.CRITICAL}
-        make: Callable[[], Client] = lambda: Client(**options)  # noqa: E731
+        make: Callable[[], Client] = partial(_deaf_to_ctrl_c, partial(Client, **options))
     else:
         make = lambda: Client(scheduler, timeout=10)  # noqa: E731
     try:

@@ -82,7 +82,7 @@ def command(study: Study, *more: str) -> subprocess.Popen:
 
 
 def wait_for_files(study: Study, count: int, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 240
+    until = time.monotonic() + 600
     while len(list(study.folder.path.glob("*.json"))) < count:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < until, "no run was written"
@@ -91,7 +91,9 @@ def wait_for_files(study: Study, count: int, process: subprocess.Popen) -> None:
 
 def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
     below = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in below if "spawn_main" in " ".join(child.cmdline())]
+    named = {child: " ".join(child.cmdline()) for child in below}
+    # Dask names its workers where it can.
+    return [child for child, name in named.items() if "dask worker" in name or "spawn_main" in name]
 
 
 @pytest.mark.slow
