@@ -170,12 +170,12 @@ def test_scrubbing_and_the_threshold_change_counts_and_map(open_page: Open):
     assert "18 of 48 kernels below" in page.locator(".hgsr").inner_text()
     canvas = page.locator("canvas").nth(1)
     picture = canvas.screenshot()
-    page.get_by_label("epoch").focus()
+    page.get_by_role("slider", name="epoch").focus()
     page.keyboard.press("ArrowLeft")
     assert "6 of 48 kernels below" in page.locator(".hgsr").inner_text()
     assert "1 of 8 outputs" in page.locator(".hgsr").inner_text()
     assert canvas.screenshot() != picture
-    page.get_by_label("threshold").focus()
+    page.get_by_role("slider", name="threshold").focus()
     page.keyboard.press("End")
     assert "48 of 48 kernels below" in page.locator(".hgsr").inner_text()
 
