@@ -32,7 +32,8 @@ function render({ model, el }) {
       select(model, "layer", "layer", layers.map(({ name }) => [name, name])),
       slider(model, "moment", "epoch", { min: 0, max: epochs.length - 1, step: 1, words: (moment) => `${epochs[moment]} of ${epochs.at(-1)}` }),
       play,
-      slider(model, "threshold", "threshold", { min: scale.smallest, max: scale.largest, step: 0.02, logarithmic: true })),
+      // Two steps beyond the largest, so that the last stop lies above every kernel.
+      slider(model, "threshold", "threshold", { min: scale.smallest, max: scale.largest * 10 ** 0.04, step: 0.02, logarithmic: true })),
     h("div", { class: "panels" },
       h("div", { class: "panel" }, h("h4", {}, "before training"), before.element),
       h("div", { class: "panel" }, title, now.element, count),
