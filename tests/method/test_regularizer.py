@@ -234,3 +234,17 @@ def test_another_penalty_set_on_a_regularizer_counts_at_once():
     reg.add_gradient_()
     reg.penalty = Penalty("es", "neuron")
     assert reg.add_gradient_().item() == pytest.approx(reg().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("l1_mix", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_proximal_step_is_as_long_as_learning_rate_times_strength_in_both_its_parts(l1_mix, dtype):
+    layer = nn.Conv2d(6, 8, 3, bias=False).to(dtype)
+    before = layer.weight.detach().clone()
+    reg = Regularizer(layer, "gl", strength=0.5, l1_mix=l1_mix, warmup=0.5)
+    reg.set_progress(0.25)  # half of the strength
+    reg.prox_(lr=0.1)
+    step = 0.1 * 0.5 * 0.5
+    expected = Penalty("gl").prox(before, step * (1 - l1_mix), l1_step=step * l1_mix)
+    assert not torch.equal(expected, before)
+    torch.testing.assert_close(layer.weight.detach(), expected)

@@ -129,8 +129,8 @@ def test_a_trained_networks_accuracy_after_zeroing_is_that_of_its_plain_twin():
 @pytest.mark.parametrize(
     "tolerance", [np.float32(0.25), np.float64(0.25), np.array(0.25), torch.tensor(0.25)]
 )
-def test_a_tolerance_from_numpy_or_pytorch_is_a_number(number):
-    tolerance, layer = number(0.25), layer_with([[[0.1, 0.5]]])
+def test_a_tolerance_from_numpy_or_pytorch_is_a_number(tolerance):
+    layer = layer_with([[[0.1, 0.5]]])
     assert sparsity(layer, tolerance).below_tolerance == 0.5
     assert zero_below_(layer, tolerance) == 1
 

@@ -121,11 +121,12 @@ def test_a_number_of_parameters_is_met_as_nearly_as_whole_channels_allow(digits,
 
 
 def test_the_table_holds_every_stage_and_the_costs_of_each(digits, trained):
-    budget = {"epochs": 2, "seed": 0, "progress": False}
+    budget = {"epochs": 4, "lr": 0.05, "batch_size": 32, "seed": 0, "progress": False}
     small, report = prune(trained, digits, "norm", 0.5, finetune=budget, repeats=2)
     table = report.to_frame()
     assert list(table.index) == ["before", "after removal", "after fine-tuning"]
-    assert table["validation accuracy"]["after fine-tuning"] > table["validation accuracy"]["after removal"]
+    accuracy = table["validation accuracy"]  # 0.11 and 0.65 when measured
+    assert accuracy["after fine-tuning"] > accuracy["after removal"] + 0.2
     assert table.parameters["after fine-tuning"] == table.parameters["after removal"] == parameters(small)
     assert (table["milliseconds per batch"] > 0).all()
     assert {"below tolerance", "exact zeros", "dead kernels", "dead channels"} <= set(table.columns)

@@ -140,8 +140,8 @@ def test_training_learns_and_records_every_epoch(data):
     model, history = trained(data, epochs=8)
     table = history.to_frame()
     assert list(table.index) == list(range(1, 9))
-    assert table["training loss"].iloc[-1] < table["training loss"].iloc[0] / 2
-    assert history.test.accuracy > 0.8
+    assert table["training loss"].iloc[-1] < 0.75 * table["training loss"].iloc[0]  # 0.46 when measured
+    assert history.test.accuracy > 0.5  # 0.90 when measured; chance is 0.1
     assert history.test.accuracy == hg.accuracy(model, data.test)
     assert table["strength"].iloc[-1] == 1e-4
     assert "test accuracy" in str(history)
@@ -384,7 +384,9 @@ def test_the_test_result_measures_again_with_the_small_weights_at_zero(data):
     assert result.accuracy == hg.accuracy(model, data.test)
     hg.zero_below_(model, 0.05)
     assert result.accuracy_after_zeroing == hg.accuracy(model, data.test)
-    assert result.accuracy_after_zeroing != result.accuracy
+    everything_at_zero = hg.test_result(model, data, tolerance=1e3)
+    shares = data.test.labels.bincount() / len(data.test.labels)  # it now names one class for every image
+    assert (shares - everything_at_zero.accuracy_after_zeroing).abs().min() < 1e-6
 
 
 def test_one_call_seeds_everything():

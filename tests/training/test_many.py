@@ -151,12 +151,15 @@ def by_way(digits) -> dict[str, list[hg.Fitted]]:
 
 
 @pytest.mark.parametrize("way", ["processes", "lockstep"])
-def test_every_way_ends_where_training_alone_ends(by_way, way):
+def test_every_way_ends_where_training_alone_ends(by_way, way, surely):
+    """Accuracies within 2 points, shares within 2 %: one image of 359 and 0.02 % when measured."""
+    for figure in ("accuracy", "below_tolerance"):
+        ends = [[getattr(one.history.test, figure) for one in by_way[name]] for name in (way, "loop")]
+        low, high = surely([other - alone for other, alone in zip(*ends, strict=True)])
+        assert -0.02 < low <= high < 0.02
     for alone, other in zip(by_way["loop"], by_way[way], strict=True):
         assert (other.config, other.way, other.diverged) == (alone.config, way, "")
         assert not other.model.training
-        assert abs(other.history.test.accuracy - alone.history.test.accuracy) <= 0.03
-        assert abs(other.history.test.below_tolerance - alone.history.test.below_tolerance) <= 0.03
         first, expected = other.history.records[0], alone.history.records[0]
         assert first["training loss"] == pytest.approx(expected["training loss"], rel=1e-4)
         assert first["penalty"] == pytest.approx(expected["penalty"], rel=1e-4)
@@ -189,7 +192,9 @@ def test_a_network_that_diverges_says_so_and_does_not_stop_the_others(digits, wa
     assert "lower the strength" in broken.diverged
     assert broken.history.test is None
     assert fine.diverged == ""
-    assert fine.history.test.accuracy > 0.5
+    first, second = fine.history.records
+    assert second["training loss"] < first["training loss"]
+    assert fine.history.test is not None
 
 
 @pytest.mark.parametrize("way", ["auto", "loop", "processes", "lockstep"])
