@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import hgsr_lite as hg
+from studies import run_removal as removal
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
-spec = importlib.util.spec_from_file_location("run_removal", STUDIES / "run_removal.py")
-removal = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(removal)
 
 
 @pytest.fixture(scope="module")
