@@ -19,7 +19,6 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 LIVE_FIGURE = "application/vnd.hgsr-lite.live+json"
 KEPT_CELL_METADATA = ("alt", "tags")
 TIME_LINE = re.compile(r"^\*\*Time:\*\* .*$", re.MULTILINE)
-NOT_MEASURED = "not measured"
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _KERNEL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")
 _STYLED_TABLE = re.compile(r'<table id="(T_\w+)"')
@@ -138,16 +137,18 @@ def _anonymous(text: str, root: Path) -> str:
 def time_line(old: str, cpu_seconds: float, cores: int, gpu: tuple[str, float] | None = None) -> str:
     """Return a header cell's time line with new figures; a GPU's earlier figure stays until measured again.
 
-    >>> time_line("**Time:** not measured yet.", 24.6, 2)
-    '**Time:** 25 s on 2 CPU cores; GPU: not measured.'
+    A device that was not measured is not named.
+
+    >>> time_line("**Time:** unknown.", 24.6, 2)
+    '**Time:** 25 s on 2 CPU cores.'
     >>> time_line("**Time:** 25 s on 2 CPU cores; GPU: 9 s on one Model X.", 31.2, 2)
     '**Time:** 31 s on 2 CPU cores; GPU: 9 s on one Model X.'
     """
-    earlier = re.search(r"GPU: (.*)\.$", old.strip())
-    on_gpu = earlier[1] if earlier else NOT_MEASURED
+    earlier = re.search(r"; GPU: .*(?=\.$)", old.strip())
+    on_gpu = earlier[0] if earlier else ""
     if gpu is not None:
-        on_gpu = f"{_seconds(gpu[1])} on one {gpu[0]}"
-    return f"**Time:** {_seconds(cpu_seconds)} on {cores} CPU cores; GPU: {on_gpu}."
+        on_gpu = f"; GPU: {_seconds(gpu[1])} on one {gpu[0]}"
+    return f"**Time:** {_seconds(cpu_seconds)} on {cores} CPU cores{on_gpu}."
 
 
 def _seconds(value: float) -> str:
