@@ -4,8 +4,9 @@ says what shrinks together, `surgery` cuts, `pruning` chooses what goes when not
 
 from __future__ import annotations
 
-from hgsr_lite.removal.compaction import compact, load_compact
+from hgsr_lite.removal.compaction import compact
 from hgsr_lite.removal.cost import latency, macs, parameters
+from hgsr_lite.removal.loading import load_compact
 from hgsr_lite.removal.pruning import prune
 
 __all__ = [

@@ -1,63 +1,57 @@
-"""Which slices of which layers share one channel, so that they can only go together.
+"""Which slices of which layers are one channel, so that they can only go together.
 
-A channel of a network is more than a row of one weight: the batch norm behind it, the columns of every
-layer that reads it, and in a residual sum or a depthwise convolution the rows of other layers as well.
-`torch-pruning` follows the graph; here its groups become families of channels with a plain index each.
+A channel of a network is more than a row of one weight: the batch norm behind it, the columns of every layer
+that reads it, and in a residual sum or a depthwise convolution the rows of other layers as well. `tracing`
+follows forward passes, operation by operation; here the channels that met become sets with an index each.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
+import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
-from torch_pruning.dependency import DependencyGraph
-from torch_pruning.ops import OPTYPE
 
-from hgsr_lite.groups import Layout
-
-MAKERS = (OPTYPE.CONV, OPTYPE.LINEAR)
-_FOLLOWED = {*MAKERS, OPTYPE.BN, OPTYPE.DEPTHWISE_CONV, OPTYPE.PRELU, OPTYPE.CONCAT, OPTYPE.RESHAPE}
-_CHANNELWISE = re.compile(
-    r"(Relu|LeakyRelu|Hardtanh|Clamp\w*|Sigmoid|Hardsigmoid|Silu|Hardswish|Tanh|Gelu|Elu|Mish|Softplus"
-    r"|Add|Sub|Mul|Div|Neg|Pow|Sqrt|Mean|Clone|Squeeze|Unsqueeze|Alias|Upsample\w+"
-    r"|(Adaptive)?(Max|Avg)Pool[123]D(WithIndices)?|(Reflection|Replication)Pad[123]D)Backward\d*"
-)
-"""Operations (autograd's names for them) that treat every channel by itself.
-
-Any other one keeps its channels where they are. That is the safe side; the proof in `compact` is the other.
-"""
+from hgsr_lite.removal.blocks import NORMS, Block, Blocks, ConstantInputs
+from hgsr_lite.removal.tracing import Readings, Tracer
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The part of one layer that a family owns: position `index[i]` belongs to channel `channel[i]`.
+    """The part of one block that a set of channels owns: position `index[i]` is of channel `channel[i]`."""
 
-    `side` is "out" for the rows of a weight, "in" for its columns, "both" for a batch norm or a depthwise
-    convolution, where one position is both.
-    """
-
-    name: str
-    module: nn.Module
-    side: str
+    block: Block
     index: Tensor
     channel: Tensor
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.block.name
+
+    @property
+    def module(self) -> nn.Module:
+        """The layer."""
+        return self.block.module
+
+    @property
+    def reads(self) -> bool:
+        """Whether these are the columns of a convolution or linear layer."""
+        return self.block.side == "in"
 
     def positions(self, removed: Tensor) -> Tensor:
         """The positions of this layer that go when the channels marked in `removed` go."""
         return self.index[removed[self.channel]]
 
-    @property
-    def reads(self) -> bool:
-        """Whether these are the columns of a convolution or linear layer."""
-        return self.side == "in"
-
 
 @dataclass(frozen=True)
-class Family:
+class CoupledChannels:
     """All channels that start in the same layer. `fixed` says why none of them can go; "" if they can."""
 
     name: str
@@ -73,92 +67,98 @@ class Family:
 
 @dataclass(frozen=True)
 class Coupling:
-    """The families of a model, and the batch norm right behind a layer wherever there is one."""
+    """The coupled channels of a model, what its layers read whatever the image, and the norms behind them."""
 
-    families: tuple[Family, ...]
+    coupled: tuple[CoupledChannels, ...]
+    constants: dict[nn.Module, ConstantInputs]
     norm_behind: dict[nn.Module, nn.Module]
 
     @property
-    def free(self) -> list[Family]:
-        """The families whose channels can go."""
-        return [family for family in self.families if not family.fixed]
-
-
-def channel_counts(module: nn.Module, side: str) -> tuple[int, int]:
-    """How many channels a layer has on that side, and into how many convolution groups they fall.
-
-    >>> channel_counts(nn.Conv2d(8, 4, 3, groups=2), "in")
-    (8, 2)
-    """
-    if side == "both":
-        return getattr(module, "num_features", None) or getattr(module, "in_channels", 0), 1
-    kind = "channels" if hasattr(module, "in_channels") else "features"
-    return getattr(module, f"{side}_{kind}"), Layout.of(module).conv_groups
+    def free(self) -> list[CoupledChannels]:
+        """Those whose channels can go."""
+        return [channels for channels in self.coupled if not channels.fixed]
 
 
 def couple(model: nn.Module, example_input: Tensor) -> Coupling:
-    """Follow the model's graph on an example and return its families of channels.
+    """Follow a model on the first image of an example and return its coupled channels.
 
-    Every parameter must require gradients and lie in a layer of its own; `compact` sees to the first on
-    its copy. Raises `ValueError` if the graph cannot be followed.
+    It is followed in eval mode, and again with the branches that run in training (an auxiliary head, say).
+    What an image or another size might lead elsewhere is not seen: a forward that takes a number out of its
+    images keeps all of its channels.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
-    >>> [(part.name, part.side) for part in couple(net, torch.ones(1, 1, 8, 8)).free[0].slices]
+    >>> [(part.name, part.block.side) for part in couple(net, torch.ones(1, 1, 8, 8)).free[0].slices]
     [('0', 'out'), ('2', 'in')]
     """
-    graph, entry, exits = _trace(model, example_input)
-    families = tuple(_families(graph, entry, exits, _layers_that_share(model)))
-    behind = {
-        module: node.outputs[0].module
-        for module, node in graph.module2node.items()
-        if _only_before_a_norm(node) and module not in exits
-    }
-    return Coupling(families, behind)
+    blocks = Blocks(model)
+    tracer = Tracer(blocks)
+    with torch.no_grad(), _widened(model):
+        with eval_branches(model):
+            _follow(tracer, model, example_input[:1])
+        with training_branches(model), suppress(Exception):  # the model's own: it may want targets
+            _follow(tracer, model, example_input[:1])
+    return Coupling(
+        tuple(_coupled(blocks, tracer.readings)), tracer.readings.constants, _norms_behind(tracer.readings)
+    )
 
 
-def _only_before_a_norm(node) -> bool:
-    return len(node.outputs) == 1 and node.outputs[0].type == OPTYPE.BN and len(node.outputs[0].inputs) == 1
-
-
-def _trace(model: nn.Module, example_input: Tensor) -> tuple[DependencyGraph, object, set[nn.Module]]:
-    """The graph, the operation in which the input enters it, and the layers that make the model's output."""
-    entered, makers = [], {}
-
-    def forward(model: nn.Module, images: Tensor):
-        images = images.detach().requires_grad_() * 1
-        entered.append(images.grad_fn)
+def _follow(tracer: Tracer, model: nn.Module, images: Tensor) -> None:
+    images = images.detach().double()
+    tracer.enter(images)
+    with tracer:
         out = model(images)
-        entered.append([tensor.grad_fn for tensor in tensors(out) if tensor.requires_grad])
-        if not entered[-1]:
-            raise RuntimeError("no gradient comes from its output")
-        return out
+    tracer.leave(tensors(out))
 
-    def note(module: nn.Module, _args, out) -> None:
-        if isinstance(out, Tensor):
-            makers[module] = out.grad_fn
 
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
+@contextmanager
+def _widened(model: nn.Module) -> Iterator[None]:
+    """A context in which all weights are float64, and ask for gradients: so a linear layer is one product."""
+    before = [
+        (tensor, tensor.data, tensor.requires_grad)
+        for tensor in itertools.chain(model.parameters(), model.buffers())
+        if tensor.is_floating_point()
+    ]
+    for tensor, data, _ in before:
+        tensor.data = data.double()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            graph = DependencyGraph().build_dependency(
-                model, example_input, forward_fn=forward, verbose=False
-            )
-    except Exception as error:
-        raise ValueError(
-            f"the graph of {type(model).__name__} cannot be followed ({type(error).__name__}: "
-            f"{first_line(error)}): its forward must stay within PyTorch's differentiable operations"
-        ) from error
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
-    entry, outputs = entered
-    return graph, entry, {module for module, made in makers.items() if made in outputs}
+        for tensor, data, wanted in before:
+            tensor.data = data
+            tensor.requires_grad_(wanted)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, without its full stop."""
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")
+def _norms_behind(readings: Readings) -> dict[nn.Module, nn.Module]:
+    """The batch norm that alone reads a layer, and reads nothing else."""
+    only = {
+        module: consumers[0] for module, consumers in readings.consumers.items() if len(set(consumers)) == 1
+    }
+    fed = [norm for consumers in readings.consumers.values() for norm in set(consumers)]
+    return {module: norm for module, norm in only.items() if norm is not None and fed.count(norm) == 1}
+
+
+@contextmanager
+def _modes(model: nn.Module, training) -> Iterator[None]:
+    before = {module: module.training for module in model.modules()}
+    for module in before:
+        module.training = training(module)
+    try:
+        yield
+    finally:
+        for module, mode in before.items():
+            module.training = mode
+
+
+def eval_branches(model: nn.Module):
+    """A context in which the model is in eval mode."""
+    return _modes(model, lambda module: False)
+
+
+def training_branches(model: nn.Module):
+    """A context in which a forward takes its training branches, while each layer computes as in eval mode."""
+    return _modes(model, lambda module: any(module.children()) and not isinstance(module, NORMS))
 
 
 def tensors(output: object) -> list[Tensor]:
@@ -173,84 +173,66 @@ def tensors(output: object) -> list[Tensor]:
     return [t for part in parts for t in tensors(part)] if isinstance(output, dict | list | tuple) else []
 
 
-def _layers_that_share(model: nn.Module) -> set[nn.Module]:
-    """Layers with a parameter that another layer holds too: cutting one would cut the other."""
-    owners: dict[int, set[nn.Module]] = {}
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), set()).add(module)
-    return {module for together in owners.values() if len(together) > 1 for module in together}
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop."""
+    return (str(error).strip().splitlines() or [""])[0].rstrip(".")
 
 
-def _families(
-    graph: DependencyGraph, entry: object, exits: set[nn.Module], shared: set[nn.Module]
-) -> Iterator[Family]:
-    covered: dict[nn.Module, Tensor] = {}
-    for module, node in list(graph.module2node.items()):
-        if node.type not in MAKERS:
-            continue
-        count = channel_counts(module, "out")[0]
-        left = torch.ones(count, dtype=torch.bool)
-        left[covered.get(module, torch.empty(0, dtype=torch.long))] = False
-        if not left.any():
-            continue
-        pruner = graph.get_pruner_of_module(module)
-        roots = left.nonzero().flatten()
-        group = graph.get_pruning_group(module, pruner.prune_out_channels, roots.tolist())
-        slices = tuple(_slices(graph, group, roots))
-        for part in slices:
-            if part.side == "out":
-                before = covered.get(part.module, torch.empty(0, dtype=torch.long))
-                covered[part.module] = torch.cat([before, part.index])
-        fixed = _why_followed_no_further(group, entry) or _why_pinned(slices, exits, shared)
-        yield Family(graph._module2name[module], len(roots), slices, fixed)
+def _coupled(blocks: Blocks, readings: Readings) -> Iterator[CoupledChannels]:
+    component, reason = _components(blocks, readings.branches)
+    block_of = np.repeat(np.arange(len(blocks.all)), [block.size for block in blocks.all])
+    makes = np.array([block.side == "out" for block in blocks.all])[block_of]
+    reads = np.array([block.side == "in" for block in blocks.all])[block_of]
+    count = int(component.max(initial=-1)) + 1
+    root = np.full(count, len(blocks.all))
+    np.minimum.at(root, component[makes], block_of[makes])
+    unread = ~np.isin(np.arange(count), component[reads])
+    reason = ["no layer reads it" if unread[at] and not why else why for at, why in enumerate(reason)]
+    sets: dict[tuple[int, str], list[int]] = {}
+    for at in range(count):
+        if root[at] < len(blocks.all):
+            sets.setdefault((int(root[at]), reason[at]), []).append(at)
+    members = _members(component, count)
+    for (first, why), components in sorted(sets.items()):
+        yield _one_set(blocks, block_of, [members[at] for at in components], first, why)
 
 
-def _slices(graph: DependencyGraph, group, roots: Tensor) -> Iterator[Slice]:
-    number = torch.full((int(roots.max()) + 1,), -1)
-    number[roots] = torch.arange(len(roots))
-    for item in group:
-        node = item.dep.target
-        if node.type not in _FOLLOWED or node.type in (OPTYPE.CONCAT, OPTYPE.RESHAPE):
-            continue
-        if node.type == OPTYPE.PRELU and node.module.num_parameters == 1:
-            continue
-        side = "both"
-        if node.type in MAKERS:
-            side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
-        index, channel = torch.tensor(item.idxs), number[torch.tensor(item.root_idxs)]
-        yield Slice(graph._module2name[node.module], node.module, side, index, channel)
+def _members(component: np.ndarray, count: int) -> list[np.ndarray]:
+    order = np.argsort(component, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(component, minlength=count))[:-1])
 
 
-def _why_followed_no_further(group, entry: object) -> str:
-    for item in group:
-        node = item.dep.target
-        operation = getattr(node.grad_fn, "name", lambda: "an unknown operation")()
-        if node.grad_fn is entry:
-            return "joined with the model's input"
-        if node.type == OPTYPE.OUTPUT:
-            return "an output of the model"
-        if node.type == OPTYPE.ELEMENTWISE:
-            weight_of_linear = operation.startswith("TBackward") and not node.inputs
-            if not weight_of_linear and not _CHANNELWISE.fullmatch(operation):
-                return f"{operation} may mix channels"
-        elif node.type not in _FOLLOWED:
-            return f"{type(node.module).__name__} may mix channels"
-        elif node.type == OPTYPE.CONCAT and node.module.offsets is None:
-            return "a concatenation whose parts cannot be told apart"
-        elif node.type == OPTYPE.DEPTHWISE_CONV and node.module.in_channels != node.module.out_channels:
-            return "a grouped convolution joins channels"
-        elif node.type == OPTYPE.CONV and node.module.transposed and node.module.groups > 1:
-            return "a grouped transposed convolution is not followed"
-    return ""
+def _one_set(
+    blocks: Blocks, block_of: np.ndarray, members: list[np.ndarray], first: int, why: str
+) -> CoupledChannels:
+    numbers = np.concatenate(members)
+    channel = np.repeat(np.arange(len(members)), [len(some) for some in members])
+    slices = []
+    for at in np.unique(block_of[numbers]):
+        inside = block_of[numbers] == at
+        index = numbers[inside] - blocks.all[at].start
+        order = np.argsort(index, kind="stable")
+        slices.append(
+            Slice(
+                blocks.all[at],
+                torch.from_numpy(index[order]).long(),
+                torch.from_numpy(channel[inside][order]).long(),
+            )
+        )
+    return CoupledChannels(blocks.all[first].name, len(members), tuple(slices), why)
 
 
-def _why_pinned(slices: tuple[Slice, ...], exits: set[nn.Module], shared: set[nn.Module]) -> str:
-    for part in slices:
-        if part.module in exits and not part.reads:
-            return f"{part.name} makes an output of the model"
-        if part.module in shared:
-            return f"{part.name} shares its weight with another layer"
-        if int(part.index.max()) >= channel_counts(part.module, part.side)[0]:
-            return f"{part.name} is broadcast over channels"
-    return "" if any(part.reads for part in slices) else "no layer reads it"
+def _components(blocks: Blocks, branches: bool) -> tuple[np.ndarray, list[str]]:
+    """Of every channel number, the set it belongs to; of every set, why it stays ("" if it can go)."""
+    empty = torch.empty(2, 0, dtype=torch.int32)
+    pairs = torch.unique(torch.cat([empty, *blocks.pairs], 1), dim=1).long().numpy()
+    low, high = pairs.min(0), pairs.max(0)
+    plain = low >= 0
+    graph = coo_array((np.ones(plain.sum()), (low[plain], high[plain])), shape=(blocks.count, blocks.count))
+    count, component = connected_components(graph, directed=False)
+    reason = [""] * count
+    if branches:
+        reason = ["the forward takes numbers out of its images, and may branch on them"] * count
+    for number, pin in zip(high[(low < 0) & (high >= 0)], low[(low < 0) & (high >= 0)], strict=True):
+        reason[component[number]] = reason[component[number]] or blocks.reasons[-1 - pin]
+    return component, reason

@@ -142,17 +142,17 @@ class _Plan:
 
     def __init__(self, model: nn.Module, coupling: Coupling, scores: list[Tensor]) -> None:
         self.model, self.coupling, self.scores = model, coupling, scores
-        self.families = coupling.free
+        self.sets = coupling.free
 
     def choice(self, amount: float | None, to_parameters: int | None) -> dict[str, Tensor]:
         """Layer name -> the input channels that are to fall silent."""
-        total = sum(family.size for family in self.families)
+        total = sum(family.size for family in self.sets)
         if to_parameters is None:
             removed = self._lowest(round(amount * total))
         else:
             removed = self._down_to(to_parameters, total)
         silent: dict[str, list[Tensor]] = {}
-        for family, gone in zip(self.families, removed, strict=True):
+        for family, gone in zip(self.sets, removed, strict=True):
             for part in family.readers:
                 silent.setdefault(part.name, []).append(part.positions(gone))
         return {name: torch.cat(positions) for name, positions in silent.items()}
@@ -164,8 +164,8 @@ class _Plan:
         while True:
             marked = torch.zeros(len(order), dtype=torch.bool)
             marked[order[:taken]] = True
-            removed = list(marked.split([family.size for family in self.families]))
-            hold_back(self.families, removed, self.scores)
+            removed = list(marked.split([family.size for family in self.sets]))
+            hold_back(self.sets, removed, self.scores)
             missing = wanted - sum(int(gone.sum()) for gone in removed)
             if missing <= 0 or taken >= len(order):
                 return removed
@@ -181,7 +181,7 @@ class _Plan:
     def _left(self, wanted: int) -> int:
         """Parameters left when the `wanted` lowest channels are cut out of a copy."""
         model, coupling = copy.deepcopy((self.model, self.coupling))
-        cut_(coupling, self._lowest(wanted))
+        cut_(coupling.free, self._lowest(wanted))
         return parameters(model)
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from hgsr_lite.data import Data
 from hgsr_lite.groups import Layout, kernel_stack
-from hgsr_lite.removal.coupling import Family
+from hgsr_lite.removal.coupling import CoupledChannels
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Ranking:
     """What a strategy may look at when it gives each channel a score; the lowest scores go first."""
 
     model: nn.Module
-    families: list[Family]
+    sets: list[CoupledChannels]
     data: Data
     grouping: str
     relative: bool
@@ -33,15 +33,15 @@ def norm_scores(ranking: Ranking) -> list[Tensor]:
     With `relative`, in units of the root mean square of the whole layer.
     """
     reads = ranking.grouping == "feature"
-    return [_root_mean_square(family, reads, ranking.relative) for family in ranking.families]
+    return [_root_mean_square(channels, reads, ranking.relative) for channels in ranking.sets]
 
 
-def _root_mean_square(family: Family, reads: bool, relative: bool) -> Tensor:
+def _root_mean_square(channels: CoupledChannels, reads: bool, relative: bool) -> Tensor:
     total, count = (
-        torch.zeros(family.size, dtype=torch.float64),
-        torch.zeros(family.size, dtype=torch.float64),
+        torch.zeros(channels.size, dtype=torch.float64),
+        torch.zeros(channels.size, dtype=torch.float64),
     )
-    for part in family.slices:
+    for part in channels.slices:
         if part.reads == reads and part.module.weight.ndim > 1:
             stack = kernel_stack(part.module.weight.detach(), Layout.of(part.module)).double().cpu()
             unit = stack.square().mean() if relative else 1.0
@@ -71,16 +71,18 @@ def loss_scores(ranking: Ranking) -> list[Tensor]:
         dim = -1 if isinstance(module, nn.Linear) else 1
         return (inputs[0].index_fill(dim, silenced[module].to(inputs[0].device), 0.0),)
 
-    readers = {part.module for family in ranking.families for part in family.readers}
+    readers = {part.module for channels in ranking.sets for part in channels.readers}
     hooks = [module.register_forward_pre_hook(silence) for module in readers]
     try:
         before = cross_entropy(ranking.model(images), labels)
         scores = []
-        for family in ranking.families:
-            rises = torch.zeros(family.size, dtype=torch.float64)
-            for channel in range(family.size):
+        for channels in ranking.sets:
+            rises = torch.zeros(channels.size, dtype=torch.float64)
+            for channel in range(channels.size):
                 silenced.clear()
-                silenced.update({part.module: part.index[part.channel == channel] for part in family.readers})
+                silenced.update(
+                    {part.module: part.index[part.channel == channel] for part in channels.readers}
+                )
                 rises[channel] = cross_entropy(ranking.model(images), labels) - before
             scores.append(rises)
     finally:
@@ -92,8 +94,8 @@ def loss_scores(ranking: Ranking) -> list[Tensor]:
 def random_scores(ranking: Ranking) -> list[Tensor]:
     """A random order: the control that every choice must beat."""
     return [
-        torch.rand(family.size, generator=ranking.generator, dtype=torch.float64)
-        for family in ranking.families
+        torch.rand(channels.size, generator=ranking.generator, dtype=torch.float64)
+        for channels in ranking.sets
     ]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
+from torch import Tensor
 
 from hgsr_lite.removal.cost import Cost
+from hgsr_lite.removal.proof import OutputChange
 
 
 def written(figure: float) -> str:
@@ -32,21 +34,15 @@ class LayerChange:
 
 
 @dataclass(frozen=True)
-class OutputChange:
-    """The largest change of any output: absolute, and relative to the largest output of the original."""
-
-    absolute: float
-    relative: float
-
-
-@dataclass(frozen=True)
 class CompactReport:
     """What `compact` took out of a model, what that saves, and how far the outputs moved.
 
     `change` is measured in the model's own dtype, on the example and on random images; `proof` in float64
-    on the same, after the exact removals and before any approximate one. `held` names the layers that
-    would have lost their last channel or, in a grouped convolution, more from one group than from another;
-    `fixed` names layers whose channels were left alone, with the reason.
+    after the exact removals and before any approximate one, in every case of `Proof` that the model takes.
+    `kept_for_shape` names the layers that would have lost their last channel or, in a grouped convolution,
+    more from one group than from another; `fixed` names layers whose channels were left alone, with the
+    reason. `places` says of every number of the smaller model's tensors where it stood, counted through the
+    original tensor.
     """
 
     layers: tuple[LayerChange, ...]
@@ -54,8 +50,9 @@ class CompactReport:
     after: Cost
     change: dict[str, OutputChange]
     proof: dict[str, OutputChange]
-    held: tuple[str, ...]
+    kept_for_shape: tuple[str, ...]
     fixed: dict[str, str]
+    places: dict[str, Tensor] = field(repr=False)
 
     @property
     def exact(self) -> int:
@@ -90,9 +87,11 @@ class CompactReport:
         lines = [
             f"{self.exact} output channels removed exactly, {self.approximate} approximately",
             f"largest change of output: {changes}",
+            f"the exact removals were proved in float64 on: {', '.join(self.proof)}",
         ]
-        if self.held:
-            lines.append(f"held back, as a layer keeps a channel in each group: {', '.join(self.held)}")
+        if self.kept_for_shape:
+            names = ", ".join(self.kept_for_shape)
+            lines.append(f"kept for the shape, as a layer needs a channel in each group: {names}")
         lines += [f"left alone: {name} ({reason})" for name, reason in self.fixed.items()]
         return lines
 

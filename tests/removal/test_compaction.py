@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from hgsr_lite.models import build_model
-from hgsr_lite.removal.compaction import compact, load_compact
+from hgsr_lite.removal import compact, load_compact
 from hgsr_lite.removal.cost import latency, macs, parameters
 
 ACTIVATIONS = [
@@ -170,8 +170,8 @@ def test_a_layer_keeps_its_last_channel_and_the_report_says_so():
     net[0].weight.data.zero_()
     small, report = compact(net, images(), exact_only=True, repeats=0)
     assert small[0].out_channels == 1
-    assert "0" in report.held
-    assert "a layer keeps a channel in each group: 0" in str(report)
+    assert "0" in report.kept_for_shape
+    assert "a layer needs a channel in each group: 0" in str(report)
     assert largest_change(net, small, images()) < 1e-6
 
 
@@ -235,13 +235,14 @@ def test_concatenated_channels_go_from_the_right_place():
     assert largest_change(net, small, images()) < 1e-6
 
 
-def test_a_concatenation_that_cannot_be_followed_is_left_alone_and_reported():
+def test_concatenated_maps_that_are_flattened_take_the_right_columns_along():
     net = Joined(grid=4).eval()
     net.left.weight.data[1] = 0
-    small, report = compact(net, images(), repeats=0)
-    assert small.left.out_channels == 4
-    assert "concatenation" in report.fixed["left"]
-    assert "left alone: left" in str(report)
+    net.right.weight.data[4] = 0
+    small, report = compact(net, images(), exact_only=True, repeats=0)
+    assert (small.left.out_channels, small.right.out_channels, small.head.in_features) == (3, 5, 8 * 16)
+    assert report.exact == 2
+    assert largest_change(net, small, images()) < 1e-6
 
 
 def test_flattened_channels_take_all_their_columns_along():

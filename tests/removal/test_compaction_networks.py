@@ -11,7 +11,7 @@ from torch import nn
 
 from hgsr_lite.groups import Layout, kernel_stack
 from hgsr_lite.models import build_model
-from hgsr_lite.removal.compaction import compact, load_compact
+from hgsr_lite.removal import compact, load_compact
 
 
 def vgg11_bn() -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from hgsr_lite.removal.compaction import compact, load_compact
+from hgsr_lite.removal import compact, load_compact
 
 
 @pytest.fixture(autouse=True)
@@ -127,20 +127,24 @@ def test_layers_that_are_used_twice_or_share_a_weight_stay_right(shared):
 class Mixed(nn.Module):
     """Divides by the mean over the channels: a channel that no layer reads still counts."""
 
-    def __init__(self):
+    def __init__(self, inputs=3):
         super().__init__()
-        self.stem, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+        self.stem, self.head = nn.Conv2d(inputs, 4, 1), nn.Conv2d(4, 4, 1)
 
     def forward(self, x):
         x = self.stem(x)
         return self.head(x / x.square().mean(1, keepdim=True))
 
 
-def test_a_hidden_mix_of_channels_is_caught_by_the_proof():
-    net = Mixed()
-    net.head.weight.data[:, 1] = 0
-    with pytest.raises(ValueError, match=r"moved an output of Mixed by .* the graph does not show"):
-        compact(net, images(), repeats=0)
+def test_channels_that_are_mixed_in_a_forward_stay_and_the_others_go():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), Mixed(4), nn.Conv2d(4, 2, 1))
+    net[2].stem.weight.data[:, 1] = 0
+    net[2].head.weight.data[:, 2] = 0
+    batch = images()
+    small, report = compact(net, batch, exact_only=True, repeats=0)
+    assert (small[0].out_channels, small[2].stem.out_channels) == (3, 4)
+    assert "mean may mix channels" in report.fixed["2.stem"]
+    torch.testing.assert_close(small(batch), net(batch))
 
 
 @pytest.mark.parametrize(
@@ -186,9 +190,15 @@ class OutOfReach(nn.Module):
         return torch.from_numpy(self.conv(x).detach().numpy())
 
 
-def test_a_model_that_cannot_be_followed_is_refused_in_words():
-    with pytest.raises(ValueError, match="graph of OutOfReach cannot be followed"):
-        compact(OutOfReach(), images(), repeats=0)
+def test_what_leaves_pytorch_is_left_alone():
+    net = nn.Sequential(OutOfReach(), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1))
+    net[1].weight.data[:, 1] = 0
+    net[2].weight.data[:, 3] = 0
+    batch = images()
+    small, report = compact(net, batch, repeats=0)
+    assert (small[0].conv.out_channels, small[1].in_channels, small[1].out_channels) == (4, 4, 3)
+    assert report.fixed["0.conv"] == "no layer reads it"
+    torch.testing.assert_close(small(batch), net(batch))
 
 
 @pytest.mark.parametrize(
