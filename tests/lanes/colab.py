@@ -150,9 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     python = given.environment.absolute() / "bin" / "python"
     if not python.exists():
         build_environment(given.environment)
-    subprocess.run(
-        [python, "-m", "pip", "uninstall", "--quiet", "--yes", "hgsr-lite", "torch-pruning"], check=True
-    )
+    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "hgsr-lite"], check=True)
     home = serve(folder)
     stand_in(folder)
     before, failed = installed(python), 0

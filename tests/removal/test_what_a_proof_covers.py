@@ -90,6 +90,7 @@ def test_a_constant_that_is_one_at_every_size_goes_exactly(spread):
     assert max(relative_change(net, small, images(1, size)) for size in (8, 16, 31)) < 1e-5
 
 
+@pytest.mark.slow
 def test_inception_is_the_same_at_another_size():
     net = torchvision.models.inception_v3(init_weights=False, aux_logits=False, num_classes=10).eval()
     for module in net.modules():
@@ -190,6 +191,7 @@ def test_a_head_that_only_training_reads_keeps_its_channels_and_is_cut_with_the_
         assert mine.shape == theirs.shape
 
 
+@pytest.mark.slow
 def test_googlenet_trains_on_with_its_auxiliary_heads():
     net = torchvision.models.googlenet(init_weights=False, num_classes=10).eval()
     for module in net.modules():
