@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -21,7 +22,7 @@ from tqdm import tqdm
 import hgsr_lite as hg
 from benchmarks.measurements import Row, transformed_loader
 from hgsr_lite.study import confidence_half_width
-from hgsr_lite.training import Settings, TestResult, test_result
+from hgsr_lite.training import Penalised, Recipe, Settings, TestResult, test_result
 
 SEEDS = (0, 1, 2, 3, 4)
 IMAGES = 10_000
@@ -29,10 +30,10 @@ STRENGTH = 1e-5
 TRAINING = {"epochs": 8, "lr": 0.02, "batch_size": 64, "augment": True}
 
 
-def dataloader_loop(data: hg.Data, seed: int) -> TestResult:
+def dataloader_loop(data: hg.Data, seed: int, training: dict[str, Any] = TRAINING) -> TestResult:
     """Training as a tutorial would write it: transforms image by image, the penalty in the loss."""
     model, regularizer = _network(data, seed)
-    settings = Settings(seed=seed, **TRAINING)
+    settings = Settings(seed=seed, **training)
     optimizer = settings.make_optimizer(model.parameters())
     torch.manual_seed(seed)
     loader = transformed_loader(data, settings.batch_size)
@@ -64,8 +65,9 @@ def _one_by_one(train: Callable[[hg.Data, int], TestResult], data: hg.Data) -> l
 
 
 def _many(way: str, data: hg.Data) -> list[TestResult]:
-    configs = [hg.FitConfig("hsq_gl12", strength=STRENGTH, seed=seed) for seed in SEEDS]
-    return [one.history.test for one in hg.fit_many(configs, data, way=way, **TRAINING)]
+    method = Penalised("hsq_gl12", strength=STRENGTH)
+    recipes = [Recipe("alexnet", method=method, settings=Settings(seed=seed, **TRAINING)) for seed in SEEDS]
+    return [one.history.test for one in hg.fit_many(recipes, data, way=way)]
 
 
 def accuracy_rows(data: hg.Data) -> Iterable[Row]:
@@ -76,8 +78,6 @@ def accuracy_rows(data: hg.Data) -> Iterable[Row]:
         "fit, bfloat16": partial(_one_by_one, partial(fit_loop, bfloat16=True)),
         "fit_many, lockstep": partial(_many, "lockstep"),
     }
-    if data.device.type == "cpu":
-        ways["fit_many, processes"] = partial(_many, "processes")
     for name, train in ways.items():
         for seed, result in zip(SEEDS, train(data), strict=True):
             yield {

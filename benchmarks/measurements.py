@@ -18,7 +18,7 @@ import hgsr_lite as hg
 from benchmarks.textbook import textbook_model_penalty
 from hgsr_lite.data import augmented_batches, find_device
 from hgsr_lite.fast import buckets, stacked_gradient_
-from hgsr_lite.training import Run, Settings
+from hgsr_lite.training import Penalised, Recipe, Settings, TrainingState
 
 DEVICE = find_device(None)
 """A CUDA GPU where there is one, else the CPU."""
@@ -168,10 +168,14 @@ def random_images(count: int) -> hg.Data:
     return hg.Data("random", classes, *parts, torch.zeros(3), torch.ones(3), (0, 1, 2)).to(DEVICE)
 
 
-def _new_run(data: hg.Data, settings: Settings, penalty: str | None, seed: int = 0) -> Run:
-    model = hg.build_model("alexnet", in_channels=3, num_classes=10, seed=seed).to(DEVICE)
-    config = hg.FitConfig(penalty, strength=1e-6, seed=seed)
-    return Run(model, data, config.regularizer(model), settings)
+def _recipe(settings: Settings, penalty: str | None = "hsq_gl12") -> Recipe:
+    method = None if penalty is None else Penalised(penalty, strength=1e-6)
+    return Recipe("alexnet", method=method, settings=settings)
+
+
+def _new_run(data: hg.Data, settings: Settings, penalty: str | None) -> TrainingState:
+    model, regularizer = _recipe(settings, penalty).build(data)
+    return TrainingState(model, data, regularizer, settings)
 
 
 class _Transformed(TensorDataset):
@@ -227,21 +231,20 @@ def epoch_rows(images: int, rounds: int) -> list[Row]:
 
 
 def many_rows(networks: int, steps: int, rounds: int) -> list[Row]:
-    """Some steps of one narrow AlexNet, and of several: one after the other, in processes, in lockstep."""
+    """Some steps of one narrow AlexNet, and of several: one after the other, in lockstep."""
     data = random_images(128 * steps)
-    configs = [hg.FitConfig("hsq_gl12", strength=1e-6, seed=seed) for seed in range(networks)]
-    ways = ["loop", "lockstep"] + ["processes"] * (DEVICE.type == "cpu")
+    recipes = [_recipe(Settings(epochs=1, seed=seed)) for seed in range(networks)]
     losses: dict[str, list[float]] = {}
 
     def fit_in(name: str, way: str, count: int) -> Callable[[], None]:
         def run() -> None:
-            fitted = hg.fit_many(configs[:count], data, way=way, epochs=1, progress=False)
-            losses[name] = np.array([one.history.records[0]["training loss"] for one in fitted])
+            trained = hg.fit_many(recipes[:count], data, way=way, progress=False)
+            losses[name] = np.array([one.history.records[0]["training loss"] for one in trained])
 
         return run
 
     variants = {"one network": fit_in("one network", "loop", 1)}
-    variants |= {way: fit_in(way, way, networks) for way in ways}
+    variants |= {way: fit_in(way, way, networks) for way in ("loop", "lockstep")}
     rows = rows_of("many networks", interleaved(variants, rounds), "loop", networks=networks)
     for row in rows:
         found = losses[row["variant"]]

@@ -5,23 +5,40 @@ from .penalties import Penalty
 from .regularizer import Regularizer
 from .removal import compact, load_compact, prune
 from .series import record_result
+from .study import Study
 from .table import PENALTIES
-from .training import FitConfig, Fitted, History, accuracy, fit, fit_many, seed_everything, test_result
+from .training import (
+    Cut,
+    History,
+    Penalised,
+    Recipe,
+    Settings,
+    Trained,
+    accuracy,
+    fit,
+    fit_many,
+    seed_everything,
+    test_result,
+)
 from .zeros import SparsityReport, sparsity, zero_below_
 
 __all__ = [
     "GROUPINGS",
     "MODELS",
     "PENALTIES",
+    "Cut",
     "Data",
-    "FitConfig",
-    "Fitted",
     "History",
     "Layout",
+    "Penalised",
     "Penalty",
+    "Recipe",
     "Regularizer",
+    "Settings",
     "SparsityReport",
     "Split",
+    "Study",
+    "Trained",
     "accuracy",
     "build_model",
     "compact",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.figures.style import MARKERS, color
-from hgsr_lite.study import FIGURES, READINGS, confidence_half_width
+from hgsr_lite.study import READINGS, SPARSITY_METRICS, confidence_half_width
 from hgsr_lite.table import PENALTY_FAMILIES
 
 MOST_LINES = 3
@@ -21,19 +21,19 @@ _PANELS = {**PENALTY_FAMILIES, "no groups": ("l1", "l2")}
 
 def paths_figure(
     table: pd.DataFrame,
-    figures: Iterable[str] = FIGURES,
+    metrics: Iterable[str] = SPARSITY_METRICS,
     *,
     by: str = "method",
     accuracy: str = "validation accuracy after zeroing",
     floor: float = 0.8,
 ) -> Figure:
-    """Accuracy against sparsity figures: one panel a figure, one line a method, joined in order of amount.
+    """Accuracy against sparsity: one panel a metric, one line a method, joined in order of amount.
 
     A point is a mean over seeds with its 95 % interval; accuracies below `floor` are cut off, with
     their intervals, so that the differences that matter can be seen. A path that turns back is a strength
     that no longer makes sparser.
     """
-    names = [choose("column", name, table.columns) for name in figures]
+    names = [choose("column", name, table.columns) for name in metrics]
     size = {"figsize": (1.5 + 2.8 * len(names), 3.8), "layout": "constrained"}
     figure, grid = plt.subplots(1, len(names), squeeze=False, sharey=True, **size)
     for number, (name, rows) in enumerate(table.groupby(by, sort=False)):
@@ -106,7 +106,7 @@ def _label_the_ends(axes: Axes, ends: Mapping[str, float], least_gap: float = 0.
 def recovery_figure(table: pd.DataFrame, reading: str = "below 1e-3") -> Figure:
     """Precision and recall against the strength, a column of panels for each family of penalties.
 
-    `table` is what `find_channels` returns. Means over the seeds with 95 % intervals (Student's t), cut off
+    `table` is one of runs with distractors. Means over the seeds with 95 % intervals (Student's t), cut off
     at 0 and 1; lines are shifted sideways a little, so that equal ones can be told apart. A point without
     a precision, where no seed kept anything, is left out.
     """

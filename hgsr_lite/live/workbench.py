@@ -21,7 +21,7 @@ from hgsr_lite.figures import kernel_map
 from hgsr_lite.models import build_model
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.removal import compact
-from hgsr_lite.training import History, Run, Settings, accuracy
+from hgsr_lite.training import DivergedError, History, Settings, TrainingState, accuracy
 from hgsr_lite.training.threads import threads_for
 from hgsr_lite.zeros import sparsity, zero_below_
 
@@ -123,46 +123,25 @@ class Workbench:
             tolerance=1e-3,
             relative=False,
         )
-        run = Run(model, self.data, regularizer, settings)
-        run.history.take_snapshot(model, 0, self.epochs)
+        state = TrainingState(model, self.data, regularizer, settings)
+        state.history.take_snapshot(model, 0, self.epochs)
         with threads_for(model, self.data, self.batch_size):
-            ending = _run(run, watch or (lambda share, history: False))
+            ending = _run(state, watch or (lambda share, history: False))
         model.eval()
-        return Trained(choice, model, run.history, " ".join([ending, *run.history.notes]))
+        return Trained(choice, model, state.history, " ".join([ending, *state.history.notes]))
 
 
-class _StoppedError(Exception):
-    """The reader has seen enough."""
-
-
-class _Watcher:
-    """Stands where a progress bar would, and passes each batch on to `watch`."""
-
-    def __init__(self, run: Run, watch: Watch) -> None:
-        self._run, self._watch, self._batches = run, watch, 0
-
-    def update(self) -> None:
-        self._batches += 1
-        if self._watch(self._batches / (self._run.settings.epochs * self._run.steps), self._run.history):
-            raise _StoppedError
-
-    def set_postfix_str(self, text: str) -> None:
-        """The figures are shown beside the map, not beside a bar."""
-
-
-def _run(run: Run, watch: Watch) -> str:
+def _run(state: TrainingState, watch: Watch) -> str:
     """Train until the last epoch, a stop or a divergence, and say which."""
-    bar = _Watcher(run, watch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the history's notes say the same, once
         try:
-            while run.epoch < run.settings.epochs:
-                run.train_epoch(bar)
-        except _StoppedError:
-            return f"stopped in epoch {run.epoch} of {run.settings.epochs}"
-        except (FloatingPointError, ValueError) as error:
-            return str(error).partition("; the epochs before")[0]
-    return f"finished after epoch {run.epoch}"
+            for share in state.train():
+                if watch(share, state.history):
+                    return f"stopped in epoch {state.epoch} of {state.settings.epochs}"
+        except DivergedError as error:
+            return error.reason
+    return f"finished after epoch {state.epoch}"
 
 
 def judge(model: nn.Module, data: Data, tolerance: float = 1e-3, relative: bool = False) -> dict[str, float]:

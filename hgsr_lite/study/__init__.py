@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-from hgsr_lite.study.analysis import PATH, against, at_levels, front, hypervolume, summary
-from hgsr_lite.study.baselines import held_zeros, zero_lowest_
-from hgsr_lite.study.comparison import (
-    FIGURES,
-    Configuration,
-    compare,
-    control_grid,
-    find_channels,
-    penalty_grid,
+from hgsr_lite.study.analysis import (
+    PATH,
+    against,
+    at_levels,
+    front,
+    hypervolume,
     sparsest_within,
+    summary,
 )
+from hgsr_lite.study.baselines import held_zeros, zero_lowest_
 from hgsr_lite.study.distractors import READINGS, kept_channels, precision_and_recall
+from hgsr_lite.study.grid import recipes_of
 from hgsr_lite.study.intervals import confidence_half_width
 from hgsr_lite.study.job import Images, make_run
-from hgsr_lite.study.measurement import SHARES, Measurement, measure
-from hgsr_lite.study.study import Study
-from hgsr_lite.study.tables import read_table
+from hgsr_lite.study.measurement import SPARSITY_METRICS, Measurement, measure
+from hgsr_lite.study.study import Study, make_here
+from hgsr_lite.study.tables import read_table, with_paths
 
 __all__ = [
-    "FIGURES",
     "PATH",
     "READINGS",
-    "SHARES",
-    "Configuration",
+    "SPARSITY_METRICS",
     "Images",
     "Measurement",
     "Study",
     "against",
     "at_levels",
-    "compare",
     "confidence_half_width",
-    "control_grid",
-    "find_channels",
     "front",
     "held_zeros",
     "hypervolume",
     "kept_channels",
+    "make_here",
     "make_run",
     "measure",
-    "penalty_grid",
     "precision_and_recall",
     "read_table",
+    "recipes_of",
     "sparsest_within",
     "summary",
+    "with_paths",
     "zero_lowest_",
 ]

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from hgsr_lite.arguments import available_cores
 from hgsr_lite.study.job import WrongVersionsError
+from hgsr_lite.study.report import write_report
 from hgsr_lite.study.study import Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The study command's own arguments."""
-    parser.add_argument("do", choices=("run", "status", "collect"), help="what to do with the study")
+    parser.add_argument(
+        "do", choices=("run", "status", "collect", "report"), help="what to do with the study"
+    )
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="the study, a TOML file: see studies/README.md"
     )
@@ -33,10 +36,13 @@ def carry_out(arguments: argparse.Namespace) -> int:
     if arguments.do == "collect":
         print(f"{len(study.collect())} runs in {study.table}")
         return 0
+    if arguments.do == "report":
+        print(write_report(study))
+        return 0
     if arguments.dry_run:
         return _dry_run(study, arguments.workers)
     try:
-        outcome = study.run(arguments.scheduler, arguments.workers, arguments.device)
+        outcome = study.make(arguments.scheduler, arguments.workers, arguments.device)
     except WrongVersionsError as error:
         print(error, file=sys.stderr)
         return 1

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,20 @@ def read_grid(path: Path) -> Grid:
     for number, grid in enumerate(given["grid"], 1):
         with _placed(f"{path}, [[grid]] number {number}"):
             recipes |= dict.fromkeys(_combinations(given.get("shared", {}), grid))
-    ordered = sorted(recipes, key=lambda recipe: recipe.seed)
-    return Grid(given.get("title", path.stem), images, tuple(ordered))
+    return Grid(given.get("title", path.stem), images, tuple(_by_seed(recipes)))
+
+
+def recipes_of(shared: Mapping[str, Any], *grids: Mapping[str, Any]) -> list[Recipe]:
+    """The recipes that a study's file with these tables would give.
+
+    >>> [recipe.name for recipe in recipes_of({"seed": [0, 1]}, {"baseline": "dense"})]
+    ['dense seed 0', 'dense seed 1']
+    """
+    return _by_seed(dict.fromkeys(recipe for grid in grids for recipe in _combinations(shared, grid)))
+
+
+def _by_seed(recipes: Iterable[Recipe]) -> list[Recipe]:
+    return sorted(recipes, key=lambda recipe: recipe.seed)
 
 
 class _placed:  # noqa: N801 - reads as a word in `with`

@@ -14,8 +14,8 @@ from hgsr_lite.removal import compact
 from hgsr_lite.training.measurement import accuracy, evaluate
 from hgsr_lite.zeros import LayerSparsity, SparsityReport, sparsity, zero_below_
 
-SHARES = ("below tolerance", "exact zeros", "dead kernels", "dead inputs", "dead outputs")
-"""The sparsity metrics, shares in 0..1: of the weights twice, of the kernels, of the channels a side."""
+SPARSITY_METRICS = ("below tolerance", "exact zeros", "dead kernels", "dead channels")
+"""Shares in 0..1: of the weights twice, of the kernels, and of the channels on both sides together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Measurement:
 
 
 def shares(layer: LayerSparsity) -> dict[str, float]:
-    """The figures of `SHARES` of one layer, or of a whole network."""
+    """The sparsity metrics of one layer, or of a whole network, dead inputs and outputs apart."""
     return {
         "below tolerance": layer.below_tolerance / layer.weights,
         "exact zeros": layer.exact_zeros / layer.weights,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,12 @@ from tqdm import tqdm
 from hgsr_lite.data import Data
 from hgsr_lite.study.engine import Outcome, dask_executor, make_all
 from hgsr_lite.study.grid import Grid, read_grid
-from hgsr_lite.study.job import Job, fingerprint, versions
+from hgsr_lite.study.job import Images, Job, fingerprint, make_run, versions
 from hgsr_lite.study.runs import Run, RunFolder, run_key
-from hgsr_lite.study.tables import key_of, layer_rows, read_rows, read_table, rows_of, write_table
+from hgsr_lite.study.tables import frame_of, key_of, layer_rows, read_rows, read_table, rows_of, write_table
 from hgsr_lite.training.measurement import accuracy
 from hgsr_lite.training.recipe import Recipe
-from hgsr_lite.training.state import Run as TrainingState
+from hgsr_lite.training.state import TrainingState
 
 _PROBED_STEPS = 6
 
@@ -90,6 +91,19 @@ class Study:
         return {run_key(recipe, images, seen): recipe for recipe in self.grid.recipes}
 
     def run(
+        self, scheduler: str | None = None, workers: int | None = None, device: str = "cpu"
+    ) -> pd.DataFrame:
+        """Make every run that is missing, collect the tables, and return the table of runs; see `make`.
+
+        Ctrl-C is passed on, once what was made is collected.
+        """
+        outcome = self.make(scheduler, workers, device)
+        table = self.collect()
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        return table
+
+    def make(
         self,
         scheduler: str | None = None,
         workers: int | None = None,
@@ -177,7 +191,8 @@ class Study:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            state = TrainingState(*_started(recipe, data), recipe.settings)
+            model, regularizer = recipe.build(data)
+            state = TrainingState(model, data, regularizer, recipe.settings)
             state.start_epoch()
             batches = state.batches()
             state.step(*next(batches))
@@ -198,6 +213,23 @@ class Study:
         return f"Study({self.path.stem!r}: {count} run{'s' * (count != 1)})"
 
 
-def _started(recipe: Recipe, data: Data):
-    model, regularizer = recipe.build(data)
-    return model, data, regularizer
+def make_here(
+    recipes: Iterable[Recipe], data: Data, *, distractors: int = 0, kind: str = "noise", progress: bool = True
+) -> pd.DataFrame:
+    """Make runs one after the other in this process, without files: the table that `collect` would give.
+
+    With `distractors`, each run sees that many more input channels that say nothing, drawn by its seed; see
+    `Data.with_distractors`. The table's columns are the recipes' fields, the metrics, and those of
+    `with_paths`.
+
+    >>> from hgsr_lite.data import load_data
+    >>> from hgsr_lite.study.grid import recipes_of
+    >>> recipes = recipes_of({"epochs": 1}, {"penalty": ["gl", "es"], "fraction": 0.1})
+    >>> make_here(recipes, load_data("digits", device="cpu", limit=100), progress=False)["method"].tolist()
+    ['gl', 'es']
+    """
+    images = Images(data.name, distractors=distractors, distractor_kind=kind)
+    bar = tqdm(list(recipes), "training", unit="run", disable=not progress, leave=False)
+    return frame_of(
+        Run(recipe, images, "", make_run(recipe, images.of_run(data, recipe.seed))) for recipe in bar
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,16 @@ def _cells(run: Run) -> dict[str, Any]:
     images = {f"images {name}": value for name, value in asdict(run.images).items()}
     ended = {"ended": record["ended"], "seconds": record["seconds"], **record["environment"]}
     known = {"key": run.key, **run.recipe.fields(), **images, "fingerprint": run.fingerprint}
-    return {**known, **record["metrics"], **ended}
+    return {**known, **record["metrics"], **_dead_channels(record["layers"].values()), **ended}
+
+
+def _dead_channels(layers: Collection[Mapping[str, int]]) -> dict[str, float]:
+    """The share of dead channels on both sides together; nothing for a run without layers, a diverged one."""
+    if not layers:
+        return {}
+    sides = ("input_channels", "output_channels")
+    dead = sum(layer[f"dead_{side}"] for layer in layers for side in sides)
+    return {"dead channels": dead / sum(layer[side] for layer in layers for side in sides)}
 
 
 def layer_rows(runs: Iterable[Run]) -> list[dict[str, str]]:
@@ -109,18 +118,32 @@ def _value(text: str) -> Any:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A study's table with its numbers as numbers, and three columns more to group by.
+    """A study's table with its numbers as numbers, and the columns of `with_paths`."""
+    return with_paths(pd.read_csv(path))
 
-    `method` is the penalty or the baseline; `grouping` is filled with a cut's unit; `amount` is the fraction
-    (of a penalty), the strength if that was given, or the share (of a cut).
+
+def frame_of(runs: Iterable[Run]) -> pd.DataFrame:
+    """The table of runs that were just made."""
+    return with_paths(pd.DataFrame([_cells(run) for run in runs]))
+
+
+def with_paths(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns more to group by: a path is a method and a grouping, its points are amounts.
+
+    `method` is the penalty or the baseline; `grouping` is filled with a cut's unit; `amount` is a penalty's
+    fraction, or its strength where that was given, or a cut's share; `strength` is filled with the calibrated
+    one; `parameters removed` is a share; `diverged` is true or false.
     """
-    table = pd.read_csv(path)
-    for name in (*FIELDS, "strength"):
+    table = table.copy()
+    numbers = ("fraction", "strength", "share", "parameters", "parameters left")
+    for name in (*FIELDS, *numbers):
         if name not in table:
             table[name] = None
+    table[list(numbers)] = table[list(numbers)].astype(float)
     table["method"] = table["penalty"].fillna(table["baseline"])
-    table["grouping"] = table["grouping"].fillna(table["unit"]).fillna("")
-    amount = table["fraction"].fillna(table["strength"]).fillna(table["share"])
-    table["amount"] = amount.astype(float).fillna(0.0)
+    table["grouping"] = table["grouping"].fillna(table["unit"]).fillna("feature")
+    table["amount"] = table["fraction"].fillna(table["strength"]).fillna(table["share"]).fillna(0.0)
+    table["strength"] = table["strength"].fillna(table["calibrated strength"])
+    table["parameters removed"] = 1 - table["parameters left"] / table["parameters"]
     table["diverged"] = table["ended"] != "finished"
     return table

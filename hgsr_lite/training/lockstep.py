@@ -17,19 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 from hgsr_lite.data import one_look
 from hgsr_lite.fast import send
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.regularizer import Regularizer
-from hgsr_lite.training.state import Run, at_least_float32
+from hgsr_lite.training.state import DivergedError, TrainingState, at_least_float32
 
 _L1 = Penalty("l1")
 
 
 @dataclass(eq=False)
-class _Family:
+class _SamePenalty:
     """Runs that share a penalty and its layers: their regularizers and their numbers."""
 
     regularizers: list[Regularizer]
@@ -49,23 +48,23 @@ class _Family:
 class Lockstep:
     """Runs that differ in seed, first weights and regularizer, and in nothing else, trained as one.
 
-    `failed` maps the number of a run whose loss became NaN or infinite to the reason; the others go on.
+    `failed` maps the number of a run that diverged to its error; the others go on.
 
     >>> from hgsr_lite.data import load_data
     >>> from hgsr_lite.models import build_model
-    >>> from hgsr_lite.training.state import Settings
+    >>> from hgsr_lite.training.settings import Settings
     >>> data = load_data("digits", device="cpu", limit=100)
     >>> nets = [build_model("digits_cnn", in_channels=1, num_classes=10, seed=seed) for seed in (0, 1)]
-    >>> runs = [Run(net, data, None, Settings(epochs=1, seed=seed)) for seed, net in enumerate(nets)]
-    >>> with Lockstep(runs) as together, tqdm(disable=True) as bar:
-    ...     together.train_epoch(bar)
-    >>> [len(run.history.records) for run in runs]
+    >>> both = [TrainingState(net, data, None, Settings(epochs=1, seed=n)) for n, net in enumerate(nets)]
+    >>> with Lockstep(both) as together:
+    ...     for share_done in together.train(): pass
+    >>> [len(run.history.records) for run in both]
     [1, 1]
     """
 
-    def __init__(self, runs: list[Run]) -> None:
+    def __init__(self, runs: list[TrainingState]) -> None:
         self.runs = runs
-        self.failed: dict[int, str] = {}
+        self.failed: dict[int, DivergedError] = {}
         self._skeleton = copy.deepcopy(runs[0].model).to("meta")
         self._parameters = _stack([run.model for run in runs], nn.Module.named_parameters)
         self._buffers = _stack([run.model for run in runs], nn.Module.named_buffers)
@@ -87,7 +86,12 @@ class Lockstep:
             for tensor in (*run.model.parameters(), *run.model.buffers()):
                 tensor.data, tensor.grad = tensor.data.clone(), None
 
-    def train_epoch(self, bar: tqdm) -> None:
+    def train(self) -> Iterator[float]:
+        """Train all runs to their last epoch; yield the share done after each batch, 0 to 1."""
+        while self.runs[0].epoch < self._settings.epochs:
+            yield from self._train_epoch()
+
+    def _train_epoch(self) -> Iterator[float]:
         """One pass of every run over the training images, in its own order."""
         for run in self.runs:
             run.start_epoch()
@@ -98,7 +102,11 @@ class Lockstep:
         for looks in zip(*(run.looks() for run in self.runs), strict=True):
             images, labels = self.runs[0].show(one_look(looks))
             self.step(*(part.unflatten(0, (len(self.runs), -1)) for part in (images, labels)))
-            bar.update()
+            if self.runs[0].is_between_epochs:
+                self._end_epoch()
+            yield self.runs[0].done
+
+    def _end_epoch(self) -> None:
         for number, run in self._alive():
             with self._noting_failure(number):
                 run.count(self._loss_sums[number], self._term_sums[number], self._images)
@@ -135,7 +143,7 @@ class Lockstep:
     def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
         return functional_call(self._skeleton, (parameters, buffers), (images,))
 
-    def _find_families(self) -> list[_Family]:
+    def _find_families(self) -> list[_SamePenalty]:
         """The runs that still train and have a penalty, those that share it and its layers together."""
         numbers: dict[tuple, list[int]] = {}
         for number, run in self._alive():
@@ -144,7 +152,7 @@ class Lockstep:
                 numbers.setdefault((run.regularizer.penalty, layers), []).append(number)
         device = self.runs[0].data.device
         return [
-            _Family([self.runs[number].regularizer for number in members], torch.tensor(members).to(device))
+            _SamePenalty([self.runs[n].regularizer for n in members], torch.tensor(members).to(device))
             for members in numbers.values()
         ]
 
@@ -159,7 +167,7 @@ class Lockstep:
                 terms[family.rows] = self._penalise_family(family)
         return terms
 
-    def _penalise_family(self, family: _Family) -> Tensor:
+    def _penalise_family(self, family: _SamePenalty) -> Tensor:
         """The plain formula: as many operators as for one run."""
         terms = torch.zeros(len(family.rows), device=family.rows.device)
         reg = family.regularizers[0]
@@ -181,15 +189,15 @@ class Lockstep:
             with self._noting_failure(number):
                 run.take_proximal_step(lr, losses[number], torch.zeros(()))
 
-    def _alive(self) -> list[tuple[int, Run]]:
+    def _alive(self) -> list[tuple[int, TrainingState]]:
         return [(number, run) for number, run in enumerate(self.runs) if number not in self.failed]
 
     @contextlib.contextmanager
     def _noting_failure(self, number: int) -> Iterator[None]:
         try:
             yield
-        except FloatingPointError as error:
-            self.failed[number] = str(error)
+        except DivergedError as error:
+            self.failed[number] = error
             self._families = self._find_families()
 
 

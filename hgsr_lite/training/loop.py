@@ -16,7 +16,8 @@ from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.training.checkpoint import check_room, load_checkpoint, save_checkpoint
 from hgsr_lite.training.history import History
 from hgsr_lite.training.measurement import test_result
-from hgsr_lite.training.state import Run, Settings
+from hgsr_lite.training.settings import Settings
+from hgsr_lite.training.state import TrainingState
 from hgsr_lite.training.threads import threads_for
 
 
@@ -67,7 +68,7 @@ def fit(
     several times faster on a busy machine. `checkpoint` names a file that is written, whole or not at all,
     after every epoch; the same call resumes from it to the very same end.
     The test part is read once, at the end. Ctrl-C returns what there is; a loss that is not finite raises
-    `FloatingPointError` with the history in its `.history`; a layer that dies is warned about.
+    `DivergedError` with the history in its `.history`; a layer that dies is warned about.
 
     Raises `ValueError` for impossible settings and for a checkpoint of another run.
     """
@@ -89,33 +90,35 @@ def fit(
     cuda = [data.device] if data.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), threads_for(model, data, batch_size):
         torch.manual_seed(seed)
-        run = Run(model, data, regularizer, settings)
+        state = TrainingState(model, data, regularizer, settings)
         path = None if checkpoint is None else Path(checkpoint)
         if path is not None and path.exists():
-            run.restore(load_checkpoint(path, run.identity()))
+            state.restore(load_checkpoint(path, state.identity()))
         else:
-            run.history.take_snapshot(model, 0, epochs)
-        if path is not None and run.history.test is None:
+            state.history.take_snapshot(model, 0, epochs)
+        if path is not None and state.history.test is None:
             # A place that cannot be written is found before the training, not after it.
-            save_checkpoint(path, run.state())
+            save_checkpoint(path, state.state())
             check_room(path)
-        return _run_to_the_end(run, path, progress)
+        return _to_the_end(state, path, progress)
 
 
-def _run_to_the_end(run: Run, path: Path | None, progress: bool) -> History:
-    settings, history = run.settings, run.history
-    total = settings.epochs * run.steps
-    with tqdm(total=total, initial=run.epoch * run.steps, disable=not progress, leave=False) as bar:
+def _to_the_end(state: TrainingState, path: Path | None, progress: bool) -> History:
+    settings, history = state.settings, state.history
+    total = settings.epochs * state.steps
+    with tqdm(total=total, initial=state.epoch * state.steps, disable=not progress, leave=False) as bar:
         try:
-            while run.epoch < settings.epochs:
-                run.train_epoch(bar)
-                if path is not None:
-                    save_checkpoint(path, run.state())
+            for _ in state.train():
+                bar.update()
+                if state.is_between_epochs:
+                    bar.set_postfix_str(state.standing())
+                    if path is not None:
+                        save_checkpoint(path, state.state())
             if history.test is None:
-                history.test = test_result(run.model, run.data, settings.tolerance, settings.relative)
+                history.test = test_result(state.model, state.data, settings.tolerance, settings.relative)
                 if path is not None:
-                    save_checkpoint(path, run.state())
+                    save_checkpoint(path, state.state())
         except KeyboardInterrupt:
             history.interrupted = True
-    run.model.eval()
+    state.model.eval()
     return history

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 from hgsr_lite.data import Data, Look, augmented_looks
 from hgsr_lite.regularizer import Regularizer
@@ -31,8 +30,28 @@ def at_least_float32(scores: Tensor) -> Tensor:
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
-class Run:
-    """One training run in progress: the parts that change together and are saved together."""
+class DivergedError(FloatingPointError):
+    """A run's loss or weights are no longer finite: the `reason`, with advice, and the `history` so far."""
+
+    def __init__(self, reason: str, history: History) -> None:
+        super().__init__(reason, history)
+        self.reason, self.history = reason, history
+
+    def __str__(self) -> str:
+        return f"{self.reason}; the epochs before this one are in this error's .history"
+
+
+class TrainingState:
+    """A training run in progress: the parts that change together and are saved together.
+
+    >>> from hgsr_lite.data import load_data
+    >>> from hgsr_lite.models import build_model
+    >>> data = load_data("digits", device="cpu", limit=200)
+    >>> model = build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
+    >>> state = TrainingState(model, data, None, Settings(epochs=1, batch_size=64))
+    >>> [f"{share:.2f}" for share in state.train()]
+    ['0.25', '0.50', '0.75', '1.00']
+    """
 
     def __init__(
         self, model: nn.Module, data: Data, regularizer: Regularizer | None, settings: Settings
@@ -111,15 +130,30 @@ class Run:
     def _padding(self) -> int:
         return max(1, self.data.train.images.shape[-1] // 8)  # 4 for 32 pixels, as is usual
 
-    def train_epoch(self, bar: tqdm) -> None:
-        """One pass over the training images, then a record of where the network stands."""
-        self.start_epoch()
-        for images, labels in self.batches():
-            self.start_step()
-            self.end_step(*self.step(images, labels), len(labels))
-            bar.update()
-        self.end_epoch()
-        bar.set_postfix_str(self.standing())
+    def train(self) -> Iterator[float]:
+        """Train to the last epoch; yield the share done after each batch, 0 to 1.
+
+        An epoch's record stands when its last batch is yielded. Whoever drives this may stop at any batch.
+        Raises `DivergedError` at the end of an epoch whose loss or weights are not finite.
+        """
+        while self.epoch < self.settings.epochs:
+            self.start_epoch()
+            for images, labels in self.batches():
+                self.start_step()
+                self.end_step(*self.step(images, labels), len(labels))
+                if self.is_between_epochs:
+                    self.end_epoch()
+                yield self.done
+
+    @property
+    def is_between_epochs(self) -> bool:
+        """Whether the last batch of an epoch has been trained."""
+        return self._step_number == self.steps
+
+    @property
+    def done(self) -> float:
+        """The share of the training that is done, 0 to 1."""
+        return ((self.epoch - 1) * self.steps + self._step_number) / (self.settings.epochs * self.steps)
 
     def start_epoch(self) -> None:
         """Set the epoch's learning rate and begin its sums."""
@@ -136,8 +170,7 @@ class Run:
         """Tell the regularizer how far training has come."""
         self._step_number += 1
         if self.regularizer is not None:
-            done = (self.epoch - 1) * self.steps + self._step_number
-            self.regularizer.set_progress(done / (self.settings.epochs * self.steps))
+            self.regularizer.set_progress(self.done)
 
     def end_step(self, loss: Tensor, term: Tensor, images: int) -> None:
         """Count a batch's mean loss and the penalty beside it."""
@@ -150,7 +183,7 @@ class Run:
         self._term_sum += term_sum
 
     def end_epoch(self) -> None:
-        """Record where the network stands; raise `FloatingPointError` if its loss is not finite."""
+        """Record where the network stands; raise `DivergedError` if its loss is not finite."""
         self._record(self._loss_sum.item() / self._images, self._term_sum.item() / self.steps)
 
     def standing(self) -> str:
@@ -201,18 +234,17 @@ class Run:
         self.history.take_snapshot(self.model, self.epoch, self.settings.epochs)
         self._guard(report, loss, term)
 
-    def diverged(self, loss: float, term: float) -> FloatingPointError:
+    def diverged(self, loss: float, term: float) -> DivergedError:
         """The error of a run whose loss or weights are no longer finite, with the history so far."""
         strength = self.regularizer.current_strength if self.regularizer else 0.0
         weights = ", and some weights are not finite" if math.isfinite(loss + term) else ""
         precision = ", or train without bfloat16" if self.settings.bfloat16 else ""
-        error = FloatingPointError(
+        return DivergedError(
             f"epoch {self.epoch}: the loss is {loss:g} and the penalty {term:g} at strength {strength:g}"
             f"{weights}: lower the strength or the learning rate ({self.settings.lr:g}), or warm the "
-            f"strength up (warmup=0.5){precision}; the epochs before this one are in this error's .history"
+            f"strength up (warmup=0.5){precision}",
+            self.history,
         )
-        error.history = self.history
-        return error
 
     def _guard(self, report: SparsityReport, loss: float, term: float) -> None:
         """Say at once when a layer, or the network, has died; not at the end of the run."""

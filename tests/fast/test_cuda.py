@@ -43,11 +43,8 @@ def test_training_ends_near_that_of_the_cpu(options):
 @pytest.mark.parametrize("way", ["loop", "lockstep", "auto"])
 def test_many_networks_train_on_the_gpu(way):
     data = hg.load_data("digits", device="cuda")
-    configs = [hg.FitConfig("gl", strength=1e-4, seed=seed) for seed in (0, 1)]
-    for one in hg.fit_many(configs, data, model="digits_cnn", epochs=15, lr=0.05, way=way, progress=False):
+    method = hg.Penalised("gl", strength=1e-4)
+    settings = [hg.Settings(epochs=15, lr=0.05, seed=seed) for seed in (0, 1)]
+    recipes = [hg.Recipe(method=method, settings=one) for one in settings]
+    for one in hg.fit_many(recipes, data, way=way, progress=False):
         assert one.history.test.accuracy > 0.9
-
-
-def test_processes_are_refused_on_a_gpu():
-    with pytest.raises(ValueError, match="way='processes' works on the CPU"):
-        hg.fit_many([hg.FitConfig()] * 2, hg.load_data("digits", device="cuda"), way="processes")

@@ -179,3 +179,21 @@ def test_images_of_the_wrong_shape_are_refused_with_the_right_one(name, shape):
     model = build_model(name, in_channels=3, num_classes=10)
     with pytest.raises(ValueError, match=r"takes images of shape \(batch, 3, height, width\), not \("):
         model(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_start_is_he_or_pytorch_and_each_networks_own_unless_told(name):
+    sizes = {"in_channels": 3, "num_classes": 10, "seed": 0}
+    he, plain, own = (build_model(name, **sizes, start=start) for start in ("he", "pytorch", None))
+    expected = he if MODELS[name].start == "he" else plain
+    assert all(map(torch.equal, own.state_dict().values(), expected.state_dict().values()))
+    for one, other in zip(convolutions(he), convolutions(plain), strict=True):
+        outputs_or_inputs = one.weight.shape[0 if name == "resnet18" else 1] * one.weight[0, 0].numel()
+        assert one.weight.std().item() == pytest.approx((2 / outputs_or_inputs) ** 0.5, rel=0.25)
+        fan_in = other.weight[0].numel()
+        assert other.weight.abs().max().item() <= fan_in**-0.5, "PyTorch draws evenly up to 1 / sqrt(fan in)"
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(ValueError, match=r"unknown start 'hee'.*did you mean 'he'"):
+        build_model("alexnet", in_channels=3, num_classes=10, start="hee")

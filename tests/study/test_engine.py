@@ -125,7 +125,7 @@ def test_a_killed_driver_and_one_stopped_by_ctrl_c_go_on_where_they_were(study, 
     assert "interrupted: the same command goes on" in out
     assert "Traceback" not in out
     made = {file.name: file.stat().st_mtime_ns for file in study.folder.path.glob("*.json")}
-    assert study.run(workers=1, progress=False).written == RUNS - len(made)
+    assert study.make(workers=1, progress=False).written == RUNS - len(made)
     assert_complete_and_right(study, plain)
     assert made.items() <= {f.name: f.stat().st_mtime_ns for f in study.folder.path.glob("*.json")}.items()
     _, alive = psutil.wait_procs(orphans, timeout=60)
@@ -146,14 +146,17 @@ def test_two_drivers_share_the_work_and_make_no_run_twice(study, plain):
 @pytest.mark.slow
 def test_an_existing_cluster_makes_the_same_runs(study, plain):
     with LocalCluster(n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=None) as cluster:
-        outcome = study.run(scheduler=cluster.scheduler_address, progress=False)
+        outcome = study.make(scheduler=cluster.scheduler_address, progress=False)
     assert (outcome.written, outcome.diverged, outcome.failed) == (RUNS, 2, {})
     assert_complete_and_right(study, plain)
+    table = study.run()
+    assert table["diverged"].sum() == 2
+    assert table["key"].tolist() == list(study.keys())
 
 
 def test_a_scheduler_that_is_not_there_is_named(study):
     with pytest.raises(ValueError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:9'"):
-        study.run(scheduler="tcp://127.0.0.1:9", progress=False)
+        study.make(scheduler="tcp://127.0.0.1:9", progress=False)
 
 
 def test_a_scheduler_without_workers_is_named(study):
@@ -161,7 +164,7 @@ def test_a_scheduler_without_workers_is_named(study):
         LocalCluster(n_workers=0, dashboard_address=None) as cluster,
         pytest.raises(ValueError, match="has no workers: start some with `dask worker`"),
     ):
-        study.run(scheduler=cluster.scheduler_address, progress=False)
+        study.make(scheduler=cluster.scheduler_address, progress=False)
 
 
 class Here:

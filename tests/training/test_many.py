@@ -14,20 +14,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import hgsr_lite as hg
 import hgsr_lite.regularizer
-from hgsr_lite import FitConfig, fit_many
+from hgsr_lite import fit_many
 from hgsr_lite.data.augment import one_look
 from hgsr_lite.fast.plan import Plan
 from hgsr_lite.training import many
 from hgsr_lite.training.lockstep import Lockstep
-from hgsr_lite.training.processes import in_processes
-from hgsr_lite.training.state import Run, Settings
+from hgsr_lite.training.recipe import Cut, Penalised, Recipe
+from hgsr_lite.training.settings import Settings
+from hgsr_lite.training.state import TrainingState
 
-CONFIGS = [
-    FitConfig("hsq_gl12", strength=1e-4, seed=0),
-    FitConfig("gl", "neuron", strength=1e-3, l1_mix=0.5, seed=1),
-    FitConfig(None, seed=2),
-    FitConfig("gl", "neuron", strength=1e-2, warmup=0.5, seed=0),
+METHODS = [
+    Penalised("hsq_gl12", strength=1e-4),
+    Penalised("gl", "neuron", strength=1e-3, l1_mix=0.5),
+    None,
+    Penalised("gl", "neuron", strength=1e-2, warmup=0.5),
 ]
+SEEDS = (0, 1, 2, 0)
+
+
+def recipe_of(method, seed=0, width=0.5, **settings) -> Recipe:
+    return Recipe(width=width, method=method, settings=Settings(seed=seed, **settings))
+
+
+def recipes_of(**settings) -> list[Recipe]:
+    return [recipe_of(method, seed, **settings) for method, seed in zip(METHODS, SEEDS, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +45,18 @@ def digits() -> hg.Data:
     return hg.load_data("digits", device="cpu")
 
 
-def first_steps(data, configs, settings, model="digits_cnn", steps=5):
+def first_steps(data, methods, settings, model="digits_cnn", steps=5):
     """The weights after some steps: of each network trained alone, and of all in lockstep."""
     sizes = {"in_channels": data.in_channels, "num_classes": data.num_classes}
-    nets = [hg.build_model(model, **sizes, seed=config.seed) for config in configs]
-    alone = [
-        Run(net, data, config.regularizer(net), settings) for net, config in zip(nets, configs, strict=True)
-    ]
+    nets = [hg.build_model(model, **sizes, seed=seed) for seed in SEEDS[: len(methods)]]
     copies = [copy.deepcopy(net) for net in nets]
-    together = [
-        Run(net, data, config.regularizer(net), settings) for net, config in zip(copies, configs, strict=True)
-    ]
+    alone, together = (
+        [
+            TrainingState(net, data, method.regularizer(net, data) if method else None, settings)
+            for net, method in zip(own, methods, strict=True)
+        ]
+        for own in (nets, copies)
+    )
     batches = [list(run.batches())[:steps] for run in alone]
     for run, own in zip(alone, batches, strict=True):
         run.start_epoch()
@@ -74,17 +85,17 @@ def largest_difference(nets: list[nn.Module], others: list[nn.Module]) -> float:
     "options", [{}, {"optimizer": "adam", "lr": 1e-3}, {"augment": True}, {"weight_decay": 0.0}]
 )
 def test_the_first_steps_in_lockstep_are_those_of_each_network_alone(digits, options):
-    assert largest_difference(*first_steps(digits, CONFIGS, Settings(epochs=2, **options))) < 2e-6
+    assert largest_difference(*first_steps(digits, METHODS, Settings(epochs=2, **options))) < 2e-6
 
 
 def test_proximal_steps_in_lockstep_are_those_of_each_network_alone(digits):
-    configs = [config for config in CONFIGS if config.penalty]
-    assert largest_difference(*first_steps(digits, configs, Settings(epochs=2, proximal=True))) < 2e-6
+    methods = [method for method in METHODS if method]
+    assert largest_difference(*first_steps(digits, methods, Settings(epochs=2, proximal=True))) < 2e-6
 
 
 def test_without_a_compiler_networks_of_one_penalty_are_penalised_together(digits, monkeypatch):
     monkeypatch.setattr(hgsr_lite.regularizer, "make_plan", lambda *_: Plan())
-    assert largest_difference(*first_steps(digits, CONFIGS, Settings(epochs=2))) < 2e-6
+    assert largest_difference(*first_steps(digits, METHODS, Settings(epochs=2))) < 2e-6
 
 
 class _Counter(TorchDispatchMode):
@@ -100,17 +111,13 @@ def test_an_epoch_in_lockstep_takes_as_many_operators_for_many_networks_as_for_t
     digits, monkeypatch, l1_mix
 ):
     monkeypatch.setattr(hgsr_lite.regularizer, "make_plan", lambda *_: Plan())
-    monkeypatch.setattr(Run, "end_epoch", lambda run: None)  # what is recorded of each network is extra
+    # What is recorded of each network is extra.
+    monkeypatch.setattr(TrainingState, "end_epoch", lambda run: None)
     settings, counts = Settings(epochs=1, augment=True, batch_size=256), []
     for networks in (2, 9):
-        configs = [
-            FitConfig("hsq_gl12", strength=1e-4, l1_mix=l1_mix, warmup=0.5, seed=n) for n in range(networks)
-        ]
+        method = Penalised("hsq_gl12", strength=1e-4, l1_mix=l1_mix, warmup=0.5)
         nets = [hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=n) for n in range(networks)]
-        runs = [
-            Run(net, digits, config.regularizer(net), settings)
-            for net, config in zip(nets, configs, strict=True)
-        ]
+        runs = [TrainingState(net, digits, method.regularizer(net, digits), settings) for net in nets]
         with Lockstep(runs) as together:
             for run in runs:
                 run.start_epoch()
@@ -124,12 +131,12 @@ def test_an_epoch_in_lockstep_takes_as_many_operators_for_many_networks_as_for_t
 
 
 def test_networks_with_shortcuts_run_in_lockstep(digits):
-    data = digits
-    assert largest_difference(*first_steps(data, CONFIGS[:2], Settings(epochs=2), "resnet18", steps=2)) < 2e-5
+    both = first_steps(digits, METHODS[:2], Settings(epochs=2), "resnet18", steps=2)
+    assert largest_difference(*both) < 2e-5
 
 
 def test_after_lockstep_every_network_owns_its_weights(digits):
-    _, nets = first_steps(digits, CONFIGS[:2], Settings(epochs=2), steps=1)
+    _, nets = first_steps(digits, METHODS[:2], Settings(epochs=2), steps=1)
     for net in nets:
         for tensor in net.state_dict().values():
             assert tensor.untyped_storage().nbytes() == tensor.nbytes
@@ -137,28 +144,19 @@ def test_after_lockstep_every_network_owns_its_weights(digits):
 
 
 @pytest.fixture(scope="module")
-def by_way(digits) -> dict[str, list[hg.Fitted]]:
-    options = {
-        "model": "digits_cnn",
-        "width": 0.5,
-        "epochs": 8,
-        "lr": 0.05,
-        "batch_size": 64,
-        "progress": False,
-    }
-    ways = ("loop", "processes", "lockstep")
-    return {way: fit_many(CONFIGS, digits, way=way, processes=2, **options) for way in ways}
+def by_way(digits) -> dict[str, list[hg.Trained]]:
+    recipes = recipes_of(epochs=8, lr=0.05, batch_size=64)
+    return {way: fit_many(recipes, digits, way=way, progress=False) for way in ("loop", "lockstep")}
 
 
-@pytest.mark.parametrize("way", ["processes", "lockstep"])
-def test_every_way_ends_where_training_alone_ends(by_way, way, surely):
+def test_lockstep_ends_where_training_alone_ends(by_way, surely):
     """Accuracies within 2 points, shares within 2 %: one image of 359 and 0.02 % when measured."""
     for figure in ("accuracy", "below_tolerance"):
-        ends = [[getattr(one.history.test, figure) for one in by_way[name]] for name in (way, "loop")]
+        ends = [[getattr(one.history.test, figure) for one in by_way[name]] for name in ("lockstep", "loop")]
         low, high = surely([other - alone for other, alone in zip(*ends, strict=True)])
         assert -0.02 < low <= high < 0.02
-    for alone, other in zip(by_way["loop"], by_way[way], strict=True):
-        assert (other.config, other.way, other.diverged) == (alone.config, way, "")
+    for alone, other in zip(by_way["loop"], by_way["lockstep"], strict=True):
+        assert (other.recipe, other.ended) == (alone.recipe, "finished")
         assert not other.model.training
         first, expected = other.history.records[0], alone.history.records[0]
         assert first["training loss"] == pytest.approx(expected["training loss"], rel=1e-4)
@@ -168,117 +166,87 @@ def test_every_way_ends_where_training_alone_ends(by_way, way, surely):
 
 
 def test_the_loop_is_fit_itself(digits, by_way):
-    config = CONFIGS[0]
-    net = hg.build_model("digits_cnn", in_channels=1, num_classes=10, width=0.5, seed=config.seed)
-    hg.fit(
-        net,
-        digits,
-        config.regularizer(net),
-        epochs=8,
-        lr=0.05,
-        batch_size=64,
-        seed=config.seed,
-        progress=False,
-    )
+    (recipe,) = recipes_of(epochs=8, lr=0.05, batch_size=64)[:1]
+    net, regularizer = recipe.build(digits)
+    hg.fit(net, digits, regularizer, epochs=8, lr=0.05, batch_size=64, seed=0, progress=False)
     assert largest_difference([net], [by_way["loop"][0].model]) == 0
 
 
-@pytest.mark.parametrize("way", ["loop", "processes", "lockstep"])
+@pytest.mark.parametrize("way", ["loop", "lockstep"])
 def test_a_network_that_diverges_says_so_and_does_not_stop_the_others(digits, way):
-    configs = [FitConfig("es", strength=1e9), FitConfig("es", strength=1e-5)]
-    broken, fine = fit_many(
-        configs, digits, model="digits_cnn", epochs=2, way=way, processes=2, progress=False
-    )
-    assert "lower the strength" in broken.diverged
+    recipes = [recipe_of(Penalised("es", strength=strength), epochs=2, lr=0.05) for strength in (1e9, 1e-5)]
+    broken, fine = fit_many(recipes, digits, way=way, progress=False)
+    assert broken.diverged
+    assert "lower the strength" in broken.ended
+    assert "history" not in broken.ended
     assert broken.history.test is None
-    assert fine.diverged == ""
+    assert not fine.diverged
     first, second = fine.history.records
     assert second["training loss"] < first["training loss"]
     assert fine.history.test is not None
 
 
-@pytest.mark.parametrize("way", ["auto", "loop", "processes", "lockstep"])
+@pytest.mark.parametrize("way", ["auto", "loop", "lockstep"])
 def test_weights_that_explode_under_proximal_steps_stop_no_other_network(digits, way):
-    configs = [FitConfig("es", strength=1e-4)] * 2
-    options = {"model": "digits_cnn", "epochs": 2, "lr": 1e25, "proximal": True, "processes": 2}
-    fitted = fit_many(configs, digits, way=way, progress=False, **options)
-    assert ["lower the strength" in one.diverged for one in fitted] == [True, True]
+    recipes = [recipe_of(Penalised("es", strength=1e-4), epochs=2, lr=1e25, proximal=True)] * 2
+    trained = fit_many(recipes, digits, way=way, progress=False)
+    assert ["lower the strength" in one.ended for one in trained] == [True, True]
 
 
-def test_the_fastest_way_is_taken_where_a_trial_pays(digits, caplog):
-    configs = [FitConfig("gl", strength=1e-3, seed=seed) for seed in range(6)]
+def test_the_way_follows_from_the_images_alone(digits, caplog):
+    wide = hg.load_data("digits", device="cpu", image_size=17, limit=50)
+    small = hg.load_data("digits", device="cpu", limit=50)
+    both = [recipe_of(None, seed, width=0.1, epochs=1) for seed in (0, 1)]
     with caplog.at_level(logging.INFO, "hgsr_lite.training.many"):
-        fitted = fit_many(
-            configs, digits, model="digits_cnn", width=0.25, epochs=30, processes=2, progress=False
-        )
-    (estimates,) = (record.args for record in caplog.records if "estimated" in record.msg)
-    assert set(estimates) == {"loop", "lockstep", "processes"}
-    assert {one.way for one in fitted} == {min(estimates, key=estimates.get)}
+        for recipes, data in ((both, small), (both, wide), (both[:1], small)):
+            fit_many(recipes, data, progress=False)
+    assert [record.args[0] for record in caplog.records] == ["lockstep", "loop", "loop"]
+
+
+def test_recipes_of_several_kinds_come_back_in_the_order_given(digits):
+    recipes = [
+        recipe_of(None, seed, width, epochs=1)
+        for seed in (0, 1)
+        for width in (0.1, 0.25)
+    ]  # fmt: skip
+    trained = fit_many(recipes, digits, way="lockstep", progress=False)
+    assert [one.recipe for one in trained] == recipes
+    assert len({sum(p.numel() for p in one.model.parameters()) for one in trained}) == 2
 
 
 def test_an_interrupted_loop_returns_the_networks_that_are_finished(digits, monkeypatch):
-    configs = [FitConfig("gl", strength=1e-4, seed=seed) for seed in range(500)]
-    fit_one, started = many._fit_one, []
+    recipes = [recipe_of(Penalised("gl", strength=1e-4), seed, 0.25, epochs=2) for seed in range(50)]
+    fit_one, started = many.fit, []
 
-    def fit_and_interrupt_the_third(*arguments):
+    def fit_and_interrupt_the_third(*arguments, **options):
         started.append(arguments)
         if len(started) == 3:
             threading.Timer(0.02, _thread.interrupt_main).start()
-        return fit_one(*arguments)
+        return fit_one(*arguments, **options)
 
-    monkeypatch.setattr(many, "_fit_one", fit_and_interrupt_the_third)
-    fitted = fit_many(configs, digits, model="digits_cnn", width=0.25, epochs=2, way="loop", progress=False)
-    assert 0 < len(fitted) < len(configs)
-    assert [one.config for one in fitted] == configs[: len(fitted)]
-    assert all(one.history.test is not None and not one.history.interrupted for one in fitted)
-
-
-def test_short_training_takes_the_loop_without_a_trial(digits, caplog):
-    with caplog.at_level(logging.INFO, "hgsr_lite.training.many"):
-        (one,) = fit_many([FitConfig()], digits, model="digits_cnn", epochs=1, progress=False)
-    assert one.way == "loop"
-    assert not any("estimated" in record.msg for record in caplog.records)
+    monkeypatch.setattr(many, "fit", fit_and_interrupt_the_third)
+    trained = fit_many(recipes, digits, way="loop", progress=False)
+    assert 0 < len(trained) < len(recipes)
+    assert [one.recipe for one in trained] == recipes[: len(trained)]
+    assert all(one.history.test is not None and not one.history.interrupted for one in trained)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"way": "lockstp"}, "lockstep"),
-        ({"model": "alexnett"}, "alexnet"),
-        ({"processes": 0}, "processes must be a whole number of at least 1, not 0"),
-        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
-        ({"epoch": 3}, "unknown option of fit_many 'epoch'.*did you mean 'epochs'"),
-        ({"checkpoint": "run.pt"}, "unknown option of fit_many 'checkpoint'"),
-        ({"seed": 1}, "unknown option of fit_many 'seed'"),
-    ],
-)
-def test_impossible_settings_are_refused_before_anything_is_trained(digits, change, message):
-    with pytest.raises(ValueError, match=message):
-        fit_many([FitConfig()], digits, **{"model": "digits_cnn", "epochs": 1, **change})
+def test_an_unknown_way_is_refused_with_the_nearest(digits):
+    with pytest.raises(ValueError, match="did you mean 'lockstep'"):
+        fit_many([recipe_of(None)], digits, way="lockstp")
 
 
-def test_a_wrong_configuration_is_refused_before_the_first_is_trained(digits):
-    with pytest.raises(ValueError, match="strength -1"):
-        fit_many([FitConfig(), FitConfig(strength=-1)], digits, model="digits_cnn")
+@pytest.mark.parametrize("change", [{"method": Cut("random")}, {"finetune": 2}])
+def test_a_recipe_in_two_parts_is_refused_with_where_to_go(digits, change):
+    with pytest.raises(ValueError, match=r"trained in two parts.*make it with hgsr_lite.study.make_run"):
+        fit_many([Recipe(**change)], digits)
 
 
-@pytest.mark.parametrize("configs", [FitConfig(), "gl", [{"penalty": "gl"}], 3])
-def test_configs_that_are_no_list_of_configurations_are_refused(digits, configs):
-    with pytest.raises(TypeError, match=r"configs must be a list of FitConfig, not .*: give \[FitConfig"):
-        fit_many(configs, digits, model="digits_cnn", epochs=1)
+@pytest.mark.parametrize("recipes", [Recipe(), "gl", [{"penalty": "gl"}], 3])
+def test_what_is_no_list_of_recipes_is_refused(digits, recipes):
+    with pytest.raises(TypeError, match=r"recipes must be a list of Recipe, not .*: give \[Recipe"):
+        fit_many(recipes, digits)
 
 
-def test_no_configuration_gives_no_network(digits):
+def test_no_recipe_gives_no_network(digits):
     assert fit_many([], digits) == []
-
-
-def test_processes_see_the_same_images_and_cannot_change_them_for_others(digits):
-    def spoil(number: int, data: hg.Data) -> float:
-        total = data.train.images.double().sum().item()
-        data.train.images.zero_()
-        return total
-
-    expected = digits.train.images.double().sum().item()
-    results = dict(in_processes(spoil, range(2), digits, processes=2))
-    assert results == pytest.approx({0: expected, 1: expected})
-    assert digits.train.images.any()

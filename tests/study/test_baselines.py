@@ -1,9 +1,8 @@
-"""The comparison's plumbing: its grids, its controls, its table, and the choice made from it."""
+"""Baselines cut what they say, a table of runs holds every metric, and a choice looks at validation alone."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,21 +12,12 @@ from torch import nn
 
 import hgsr_lite as hg
 from hgsr_lite.figures import paths_figure, recovery_figure
+from hgsr_lite.study import SPARSITY_METRICS, make_here, recipes_of, sparsest_within
 from hgsr_lite.study.baselines import held_zeros, zero_lowest_
-from hgsr_lite.study.comparison import (
-    FIGURES,
-    Configuration,
-    compare,
-    control_grid,
-    find_channels,
-    penalty_grid,
-    sparsest_within,
-    train_configuration,
-)
 from hgsr_lite.study.distractors import kept_channels, precision_and_recall
 from hgsr_lite.training.recipe import UNITS
 
-BUDGET = {"width": 0.1, "epochs": 2, "batch_size": 32, "progress": False}
+BUDGET = {"width": 0.1, "epochs": 2, "batch_size": 32}
 
 
 @pytest.fixture(scope="module")
@@ -38,34 +28,6 @@ def digits() -> hg.Data:
 @pytest.fixture
 def network() -> nn.Module:
     return hg.build_model("digits_cnn", in_channels=2, num_classes=3, width=0.25, seed=0)
-
-
-def test_a_grid_holds_penalties_without_groups_once():
-    grid = penalty_grid(hg.PENALTIES, hg.GROUPINGS, [0.1, 1.0], [0, 1])
-    assert len(grid) == len(set(grid)) == (9 * 2 + 2) * 2 * 2
-
-
-def test_controls_hold_a_dense_run_for_each_seed():
-    grid = control_grid(["weight", "kernel"], [0.5], [0, 1])
-    assert [c.method for c in grid].count("dense") == 2
-    assert len(grid) == 2 + 2 * 2 * 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("hsq_gl21", "feature", 1.0), "hsq_gl12"),
-        (("gl", "kernel", 1.0), "feature, neuron"),
-        (("magnitude", "channel", 0.5), "weight, kernel, feature, neuron"),
-        (("gl", "feature", 0.0), "amount 0.0"),
-        (("gl", "feature", math.inf), "amount inf"),
-        (("random", "weight", 1.0), "amount 1.0"),
-        (("gl", "feature", math.nan), "amount nan"),
-    ],
-)
-def test_an_impossible_configuration_is_refused_with_what_is_allowed(arguments: tuple, message: str):
-    with pytest.raises(ValueError, match=message):
-        Configuration(*arguments)
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -117,63 +79,35 @@ def test_held_zeros_stay_zero_in_training_and_only_as_long_as_held(network: nn.M
     assert hg.sparsity(network).exact_zeros < 0.3
 
 
-def test_every_method_gives_one_row_with_all_figures(digits: hg.Data):
-    runs = [*penalty_grid(["gl", "l1"], ["feature"], [1.0], [0]), *control_grid(["kernel"], [0.5], [0])]
-    table = compare(runs, digits, **BUDGET)
+def test_every_method_gives_one_row_with_all_metrics(digits: hg.Data):
+    cut = {"baseline": ["magnitude", "random"], "unit": "kernel", "share": 0.5}
+    penalised = {"penalty": ["gl", "l1"], "fraction": 1.0}
+    runs = recipes_of({**BUDGET, "finetune": 1}, penalised, {"baseline": "dense"}, cut)
+    table = make_here(runs, digits, progress=False)
     assert table["method"].tolist() == ["gl", "l1", "dense", "magnitude", "random"]
-    shares = table[[*FIGURES, "parameters removed", "validation accuracy after zeroing", "test accuracy"]]
+    stages = ("", " after zeroing", " after removal", " after fine-tuning")
+    accuracies = [f"{part} accuracy{stage}" for part in ("validation", "test") for stage in stages]
+    dead = ["dead inputs", "dead outputs"]
+    shares = table[[*SPARSITY_METRICS, *dead, "parameters removed", *accuracies]]
     assert shares.notna().all(axis=None)
     assert shares.ge(0).all(axis=None)
     assert shares.le(1).all(axis=None)
     pruned = table[table["method"].isin(["magnitude", "random"])]
-    assert pruned["exact zeros"].between(0.4, 0.6).all()
+    assert pruned["below tolerance"].between(0.4, 0.6).all()
+    assert pruned["amount"].eq(0.5).all()
+    assert table["MACs left"].le(table["MACs"]).all()
 
 
-def test_one_seed_gives_one_result(digits: hg.Data):
-    runs = penalty_grid(["hsq_gl12"], ["neuron"], [2.0], [3])
-    pd.testing.assert_frame_equal(compare(runs, digits, **BUDGET), compare(runs, digits, **BUDGET))
-
-
-def test_a_table_on_disk_is_gone_on_with_and_not_repeated(digits: hg.Data, tmp_path: Path):
-    path = tmp_path / "table.csv"
-    runs = penalty_grid(["gl", "l1"], ["feature"], [1, 2.5], [0])
-    compare(runs[:2], digits, out=path, **BUDGET)
-    first = path.read_text()
-    whole = compare(runs, digits, out=path, **BUDGET)
-    assert path.read_text().startswith(first)
-    assert len(whole) == len(path.read_text().splitlines()) - 1 == len(runs)
-    stamp = path.read_bytes()
-    compare(runs, digits, out=path, **BUDGET)
-    assert path.read_bytes() == stamp
-
-
-def test_several_processes_fill_the_same_table(digits: hg.Data, tmp_path: Path):
-    grid = [*penalty_grid(["gl", "es"], ["neuron"], [0.5], [0, 1]), Configuration("dense")]
-    one = compare(grid, digits, **BUDGET)
-    two = compare(grid, digits, processes=2, out=tmp_path / "table.csv", **BUDGET)
-    pd.testing.assert_frame_equal(one, two, rtol=1e-4, check_dtype=False)
-    assert len(pd.read_csv(tmp_path / "table.csv")) == len(grid)
-
-
-def test_a_run_that_diverges_is_a_row_without_figures(digits: hg.Data, tmp_path: Path):
-    runs = penalty_grid(["hsq_es", "gl"], ["feature"], [1e12], [0])
-    path = tmp_path / "table.csv"
-    table = compare(runs[:1], digits, out=path, **{**BUDGET, "warmup": 0.0})
-    assert table.loc[0, "diverged"]
-    assert math.isnan(table.loc[0, "test accuracy"])
-    assert len(pd.read_csv(path).columns) == len(table.columns)
-
-
-def test_pruning_needs_two_epochs(digits: hg.Data):
-    with pytest.raises(ValueError, match="at least 2"):
-        compare(control_grid(["weight"], [0.5], [0]), digits, **{**BUDGET, "epochs": 1})
-
-
-def test_penalties_and_controls_train_for_the_same_number_of_epochs(digits: hg.Data):
-    _, _, penalised = train_configuration(Configuration("gl", amount=1.0), digits, width=0.1, epochs=5)
-    _, _, pruned = train_configuration(Configuration("magnitude", "weight", 0.5), digits, width=0.1, epochs=5)
-    assert len(penalised.records) == 5
-    assert len(pruned.records) + 5 // 2 == 5
+def test_fine_tuning_keeps_what_was_removed_and_zeroed(digits: hg.Data):
+    run = {"baseline": "magnitude", "unit": "neuron", "share": 0.7}
+    before, after = (
+        make_here(recipes_of({**BUDGET, "finetune": finetune}, run), digits, progress=False)
+        for finetune in (0, 4)
+    )
+    same = ["test accuracy", "test accuracy after removal", "parameters left", "MACs left", "below tolerance"]
+    assert before[same].equals(after[same])
+    assert "test accuracy after fine-tuning" not in before
+    assert after["parameters left"].item() < after["parameters"].item()
 
 
 def made_table() -> pd.DataFrame:
@@ -247,9 +181,9 @@ def test_precision_of_nothing_is_not_a_number():
 
 
 def test_a_dense_network_keeps_every_distractor(digits: hg.Data):
-    runs = [Configuration("dense"), *penalty_grid(["gl12"], ["feature"], [3.0], [0])]
-    budget = {**BUDGET, "proximal": True}
-    table = find_channels(runs, digits, distractors=3, kind="shuffled", **budget)
+    first = {"penalty": "gl12", "fraction": 3.0, "layers": "features.conv1", "proximal": True}
+    runs = recipes_of(BUDGET, {"baseline": "dense"}, first)
+    table = make_here(runs, digits, distractors=3, kind="shuffled", progress=False)
     assert table.loc[0, "precision, below 1e-3"] == 0.25
     assert table.loc[0, "recall, below 1e-3"] == 1
     assert len(recovery_figure(table).axes) == 2

@@ -1,0 +1,111 @@
+"""What a study's engine costs and gains: the figures in studies/README.md.
+
+    python -m benchmarks.engine overhead [--runs 10000]
+    python -m benchmarks.engine throughput [--images cifar10]
+
+`overhead` sends runs of empty work through the engine and says what each costs, what the driver's memory
+grows by, and how long it takes to look at all of them. `throughput` makes runs with the engine, one a core,
+and in turn trains the same network as a tutorial would: a DataLoader with two workers that crop and flip
+image by image, the penalty in the loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.loops import dataloader_loop
+from hgsr_lite.study.engine import dask_executor, make_all
+from hgsr_lite.study.grid import Grid
+from hgsr_lite.study.job import Images, Job, environment, fingerprint, versions
+from hgsr_lite.study.runs import RunFolder
+from hgsr_lite.study.study import Study
+from hgsr_lite.training import Penalised, Recipe, Settings
+
+TRAINING = {"epochs": 4, "lr": 0.02, "batch_size": 64, "augment": True}
+ROUNDS = 3
+IMAGES = 5000
+
+
+@dataclass(frozen=True)
+class EmptyJob:
+    """A job with a record of a real one's size, and no work."""
+
+    recipe: Recipe
+    images: Images
+    fingerprint: str
+
+    def __call__(self) -> dict:
+        """The record."""
+        metrics = {f"metric {number}": number / 7 for number in range(25)}
+        layers = {f"layer{number}": dict.fromkeys(("weights", "kernels", "dead"), 3) for number in range(5)}
+        epochs = [dict.fromkeys(metrics, 0.1) for _ in range(4)]
+        record = {"ended": "finished", "metrics": metrics, "layers": layers, "epochs": epochs}
+        return {**record, "seconds": 0.0, "environment": {}}
+
+
+def overhead(count: int) -> dict[str, float]:
+    """Seconds a run, and the driver's memory and times when all are there."""
+    recipes = tuple(Recipe(settings=Settings(seed=seed)) for seed in range(count))
+    with tempfile.TemporaryDirectory() as place:
+        study = Study(Path(place, "empty.toml"), Grid("", Images(), recipes), Path(place, "runs"))
+        study.__dict__["fingerprint"] = "none"
+        study.folder.check_writable()
+        jobs = {key: EmptyJob(recipe, Images(), "none") for key, recipe in study.keys().items()}
+        memory = psutil.Process().memory_info
+        found: dict[str, float] = {"runs": count}
+        with dask_executor() as (executor, at_once):
+            before, started = memory().rss, time.perf_counter()
+            make_all(jobs, study.folder, executor, at_once)
+            found["milliseconds a run"] = 1e3 * (time.perf_counter() - started) / count
+            found["MiB more in the driver"] = (memory().rss - before) / 2**20
+        for name, look in {"missing": study.missing, "status": study.status}.items():
+            started = time.perf_counter()
+            look()
+            found[f"seconds of {name}"] = time.perf_counter() - started
+        found["MiB of run files"] = sum(f.stat().st_size for f in study.folder.path.glob("*.json")) / 2**20
+    return found
+
+
+def throughput(name: str) -> dict[str, object]:
+    """Runs an hour of the engine and of the plain loop, in turn, and their ratio in each turn."""
+    images = Images(name, limit=IMAGES)
+    data = images.load()
+    seen, expected = fingerprint(data), tuple(versions().items())
+    found: dict[str, list[float]] = {"engine, runs an hour": [], "loop, runs an hour": [], "ratio": []}
+    with dask_executor() as (executor, at_once), tempfile.TemporaryDirectory() as place:
+        folder = RunFolder(Path(place))
+        folder.check_writable()
+        for turn in range(-1, ROUNDS):  # the first turn warms both up
+            recipes = [_recipe((turn + 1) * 2 * at_once + number) for number in range(2 * at_once)]
+            jobs = {str(recipe.seed): Job(recipe, images, seen, expected) for recipe in recipes}
+            started = time.perf_counter()
+            outcome = make_all(jobs, folder, executor, at_once, progress=False)
+            engine = 3600 * outcome.written / (time.perf_counter() - started)
+            started = time.perf_counter()
+            dataloader_loop(data, seed=turn + 1, training=TRAINING)
+            loop = 3600 / (time.perf_counter() - started)
+            for values, value in zip(found.values(), (engine, loop, engine / loop), strict=True):
+                values.extend([round(value, 2)] * (turn >= 0))
+    return {"images": name, **found, **environment(data.device), "workers": at_once}
+
+
+def _recipe(seed: int) -> Recipe:
+    settings = Settings(seed=seed, **TRAINING)
+    return Recipe("alexnet", method=Penalised("hsq_gl12", strength=1e-5), settings=settings)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("overhead", "throughput"))
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--images", default="cifar10")
+    arguments = parser.parse_args()
+    result = overhead(arguments.runs) if arguments.what == "overhead" else throughput(arguments.images)
+    print(json.dumps(result, indent=1))
