@@ -34,7 +34,8 @@ RECIPES = tuple(
 def made(recipe: Recipe, number: int = 0, fingerprint: str = "abc") -> Run:
     """A run as it would be made, with figures of full precision."""
     metrics = {"validation accuracy": 1 / (3 + number), "dead kernels": math.nan if number == 1 else 0.1}
-    layers = {"features.conv1": {"weights": 288, "dead_kernels": number}}
+    counts = {"weights": 288, "dead_kernels": number, "input_channels": 1, "dead_input_channels": 0}
+    layers = {"features.conv1": {**counts, "output_channels": 32, "dead_output_channels": number}}
     record = {"ended": "finished", "metrics": metrics, "layers": layers, "epochs": [], "seconds": 0.1}
     return Run(recipe, IMAGES, fingerprint, {**record, "environment": {"torch": "2"}})
 
