@@ -135,7 +135,7 @@ def with_paths(table: pd.DataFrame) -> pd.DataFrame:
     one; `parameters removed` is a share; `diverged` is true or false.
     """
     table = table.copy()
-    numbers = ("fraction", "strength", "share", "parameters", "parameters left")
+    numbers = ("fraction", "strength", "calibrated strength", "share", "parameters", "parameters left")
     for name in (*FIELDS, *numbers):
         if name not in table:
             table[name] = None
