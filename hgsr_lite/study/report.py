@@ -20,6 +20,7 @@ PATH = ("method", "grouping", "step", "start")
 TUNED = ("validation accuracy after fine-tuning", "test accuracy after fine-tuning")
 ZEROED = ("validation accuracy after zeroing", "test accuracy after zeroing")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+DEAD_KERNELS = (0.5, 0.7, 0.8, 0.9)
 REMOVED = (0.25, 0.5, 0.75, 0.9)
 _FEWEST = 2  # points of a path: one is no path
 
@@ -61,10 +62,16 @@ def page(table: pd.DataFrame, title: str) -> str:
         _table(dense.rename(columns={"mean": "test accuracy"})),
         "## Test accuracy after fine-tuning, at the share of parameters removed",
         _levels(accuracy_at(runs, "parameters removed", REMOVED)),
+        "## Test accuracy after fine-tuning, at the share of dead kernels",
+        _levels(accuracy_at(runs, "dead kernels", DEAD_KERNELS)),
         "## Test accuracy after zeroing, at the share of weights below tolerance (cuts: at zero)",
         _levels(accuracy_at(runs, "below tolerance", SPARSITIES, ZEROED)),
         "## Against magnitude pruning of input channels, paired over seeds",
-        *_differences(runs),
+        "At half of the parameters removed.",
+        _differences(runs, "parameters removed", 0.5, "feature"),
+        "## Against magnitude pruning of kernels, paired over seeds",
+        "At 80 % of the kernels dead.",
+        _differences(runs, "dead kernels", 0.8, "kernel"),
         "## Area under each front",
         "Share of multiply-accumulates saved, and test accuracy after fine-tuning, both from 0 to 1.",
         _table(_areas(runs)),
@@ -111,22 +118,21 @@ def _percent(mean: float, half: float, seeds: int) -> str:
     return f"{100 * mean:.1f} ± {100 * half:.1f}" if seeds > 1 else f"{100 * mean:.1f} (one seed)"
 
 
-def _differences(runs: pd.DataFrame) -> list[str]:
-    """At half of the parameters removed, each path minus magnitude pruning of input channels."""
+def _differences(runs: pd.DataFrame, gain: str, level: float, unit: str) -> str:
+    """Where `gain` is at `level`, each path that gets there minus magnitude pruning of this unit."""
     if runs["seed"].nunique() < 2:
-        return ["One seed says nothing about luck: no differences yet."]
+        return "One seed says nothing about luck: no differences yet."
     paths = runs[(runs["method"] != "dense") & (runs["fraction"].notna() | runs["share"].notna())]
-    options = {"gain": "parameters removed", "chosen_by": TUNED[0], "reported": TUNED[1], "path": PATH}
-    found = at_levels(paths, [0.5], **options)
-    cut = {"method": "magnitude", "grouping": "feature", "step": "cut"}
+    options = {"gain": gain, "chosen_by": TUNED[0], "reported": TUNED[1], "path": PATH}
+    found = at_levels(paths, [level], **options)
     start = runs.loc[runs["method"] == "magnitude", "start"]
     if start.empty:
-        return ["No magnitude pruning is there yet."]
+        return "No magnitude pruning is there yet."
+    cut = {"method": "magnitude", "grouping": unit, "step": "cut", "start": start.iloc[0]}
     try:
-        rows = against(found, TUNED[1], {**cut, "start": start.iloc[0]}, PATH)
+        return _table(against(found, TUNED[1], cut, PATH))
     except ValueError as error:
-        return [f"Not yet: {error}"]
-    return ["At half of the parameters removed.", _table(rows)]
+        return f"Not yet: {error}"
 
 
 def _areas(runs: pd.DataFrame) -> pd.DataFrame:

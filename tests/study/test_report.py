@@ -30,7 +30,7 @@ def run(method: str, amount: float, seed: int, removed: float, accuracy: float, 
         for stage in ("after zeroing", "after fine-tuning")
     }
     rest = {"proximal": False, "start": "he", "seed": seed, "ended": "finished", "processor": "a processor"}
-    zeros = {"below tolerance": removed, "calibrated strength": 1.0, "l1_mix": 0.0}
+    zeros = {"below tolerance": removed, "dead kernels": removed, "calibrated strength": 1.0, "l1_mix": 0.0}
     return {**names, **where, **result, **accuracies, **rest, **zeros, **more}
 
 
@@ -58,6 +58,7 @@ def test_the_page_names_runs_seeds_and_what_diverged_and_leaves_the_diverged_out
     assert "| es |" not in text
     assert "85.0 ± 0.0" in text
     assert "| gl | feature | gradient | he | 0.150 |" in text
+    assert "Not yet: the table holds no path" in text, "there are no cuts of kernels in this table"
 
 
 def test_one_seed_says_nothing_about_luck(table):
