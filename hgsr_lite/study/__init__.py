@@ -17,6 +17,7 @@ from hgsr_lite.study.grid import recipes_of
 from hgsr_lite.study.intervals import confidence_half_width
 from hgsr_lite.study.job import Images, make_run
 from hgsr_lite.study.measurement import SPARSITY_METRICS, Measurement, measure
+from hgsr_lite.study.report import accuracy_at, prepared
 from hgsr_lite.study.study import Study, make_here
 from hgsr_lite.study.tables import read_table, with_paths
 
@@ -27,6 +28,7 @@ __all__ = [
     "Images",
     "Measurement",
     "Study",
+    "accuracy_at",
     "against",
     "at_levels",
     "confidence_half_width",
@@ -38,6 +40,7 @@ __all__ = [
     "make_run",
     "measure",
     "precision_and_recall",
+    "prepared",
     "read_table",
     "recipes_of",
     "sparsest_within",
