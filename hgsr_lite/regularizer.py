@@ -69,7 +69,7 @@ class Regularizer:
         self.l1_mix = check_share("l1_mix", l1_mix)
         self.warmup = check_share("warmup", warmup)
         self._progress = 1.0
-        layers = weight_layers(model, include, self._excluded(model, exclude))
+        layers = weight_layers(model, include, self._excluded(model, include, exclude))
         self.layers: list[WeightLayer] = [layer for layer in layers if layer.weight.requires_grad]
         if not self.layers:
             raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
@@ -79,10 +79,12 @@ class Regularizer:
         self._made = Plan()
 
     @staticmethod
-    def _excluded(model: nn.Module, exclude: Iterable[str]) -> Iterable[str]:
-        names = [name for name, _ in model.named_modules()]
-        default_is_idle = exclude == AUTHORS_EXCLUDE and not any("downsample" in name for name in names)
-        return () if default_is_idle else exclude
+    def _excluded(model: nn.Module, include: Iterable[str] | None, exclude: Iterable[str]) -> Iterable[str]:
+        """What is excluded: the default may match no layer, as where a pooling is called `downsample`."""
+        if exclude != AUTHORS_EXCLUDE:
+            return exclude
+        parts = {part for layer in weight_layers(model, include) for part in layer.name.split(".")}
+        return [name for name in exclude if name in parts]
 
     @property
     def strength(self) -> float:

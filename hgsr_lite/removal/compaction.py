@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from hgsr_lite.removal.blocks import CONVOLUTIONS, channel_counts
 from hgsr_lite.removal.cost import Cost, latency, macs, parameters
-from hgsr_lite.removal.coupling import CoupledChannels, Coupling, couple, tensors
+from hgsr_lite.removal.coupling import couple, tensors
 from hgsr_lite.removal.proof import OutputChange, Proof, random_like, without_hooks
 from hgsr_lite.removal.report import CompactReport, LayerChange
-from hgsr_lite.removal.surgery import cut_, fold_, hold_back, removable, undone
+from hgsr_lite.removal.surgery import cut_, fold_, hold_back, removable
+from hgsr_lite.removal.trials import Removals, Trials
+
+_SHOWN_AFTER = 3.0  # seconds
 
 
 def compact(
-    model: nn.Module, example_input: Tensor, *, exact_only: bool = False, repeats: int = 20
+    model: nn.Module,
+    example_input: Tensor,
+    *,
+    exact_only: bool = False,
+    repeats: int = 20,
+    progress: bool = True,
 ) -> tuple[nn.Module, CompactReport]:
     """Return a smaller copy of a model without its dead channels, and a report that proves it.
 
@@ -41,9 +49,10 @@ def compact(
     otherwise, and so do the two networks. Hooks are not called; the smaller network has them too.
 
     `example_input` is a batch of images as the model takes them; the time is measured on it, as the
-    median of `repeats` runs (0: not at all). `model` itself is never changed. Raises `ValueError` for an
-    example that the model does not take, for weights that are not finite and for a model that says something
-    else each time.
+    median of `repeats` runs (0: not at all). A bar on stderr counts what is tried, once it takes more than
+    some seconds, unless `progress` is False. `model` itself is never changed, not even by Ctrl-C. Raises
+    `ValueError` for an example that the model does not take, for weights that are not finite and for a model
+    that says something else each time.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
     >>> _ = net[3].weight.data[:, 0].zero_()     # nothing reads channel 0
@@ -54,13 +63,13 @@ def compact(
     """
     check_input(model, example_input)
     work = _wide_copy(model)
-    with without_hooks(work):
+    removals = Removals(model)
+    with without_hooks(work), _trials_shown(progress) as bar:
         proof = Proof(work, example_input)
-        removals = _Removals(model)
-        _shrink_(work, proof, True, removals)
+        _shrink_(work, proof, True, removals, bar)
         proved = proof.changes(work)
         if not exact_only:
-            _shrink_(work, proof, False, removals)
+            _shrink_(work, proof, False, removals, bar)
     small = _narrowed(work, model)
     before, after = copy.deepcopy(model).eval(), copy.deepcopy(small).eval()
     images = {"example": example_input.detach(), "random": random_like(example_input)}
@@ -78,38 +87,11 @@ def compact(
         )
 
 
-class _Removals:
-    """What has gone so far: outputs of each layer, exactly or not; layers kept for their shape or left alone.
-
-    `places` says of every number that is left where it stood in the original tensor.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.exact: Counter[str] = Counter()
-        self.approximate: Counter[str] = Counter()
-        self.kept_for_shape: set[str] = set()
-        self.fixed: dict[str, str] = {}
-        self.unsound: dict[str, str] = {}
-        named = [
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False),
-        ]
-        self.places = {name: torch.arange(t.numel()).view(t.shape) for name, t in named}
-
-    def allowed(self, coupling: Coupling) -> list[CoupledChannels]:
-        """The channels that can go and did not break the model when they were tried."""
-        return [channels for channels in coupling.free if channels.name not in self.unsound]
-
-    def note(self, sets: list[CoupledChannels], removed: list[Tensor], exact: list[Tensor]) -> None:
-        """Count outputs that go."""
-        for channels, gone, is_exact in zip(sets, removed, exact, strict=True):
-            for part in channels.slices:
-                if not part.reads:
-                    self.exact[part.name] += len(part.positions(gone & is_exact))
-                    self.approximate[part.name] += len(part.positions(gone & ~is_exact))
+def _trials_shown(progress: bool) -> tqdm:
+    return tqdm(desc="removals tried", unit="", disable=not progress, leave=False, delay=_SHOWN_AFTER)
 
 
-def _shrink_(work: nn.Module, proof: Proof, exact_only: bool, removals: _Removals) -> None:
+def _shrink_(work: nn.Module, proof: Proof, exact_only: bool, removals: Removals, bar: tqdm) -> None:
     """Remove until nothing more can go: a removal can leave a layer with a zero row or no reader."""
     example = proof.cases["example"].images
     while True:
@@ -118,7 +100,7 @@ def _shrink_(work: nn.Module, proof: Proof, exact_only: bool, removals: _Removal
         verdicts = [removable(channels, coupling, exact_only) for channels in sets]
         removed, exact = [can_go for can_go, _ in verdicts], [exact for _, exact in verdicts]
         removals.kept_for_shape = hold_back(sets, removed)
-        removed = _sound(work, coupling, sets, removed, removals, lambda m: proof.fault(m, exact_only))
+        removed = Trials(work, coupling, sets, removed, removals, proof, exact_only, bar).sound()
         if not any(bool(gone.any()) for gone in removed):
             removals.fixed = {
                 channels.name: channels.fixed for channels in coupling.coupled if channels.fixed
@@ -128,43 +110,6 @@ def _shrink_(work: nn.Module, proof: Proof, exact_only: bool, removals: _Removal
         removals.note(sets, removed, exact)
         fold_(coupling, sets, removed)
         cut_(sets, removed, removals.places)
-
-
-def _sound(
-    work: nn.Module,
-    coupling: Coupling,
-    sets: list[CoupledChannels],
-    removed: list[Tensor],
-    removals: _Removals,
-    fault: Callable[[nn.Module], str],
-) -> list[Tensor]:
-    """Try the removals; keep those that work, halving what does not until each culprit is found."""
-    taken: list[int] = []
-
-    def only(numbers: list[int]) -> list[Tensor]:
-        some = [gone & (number in numbers) for number, gone in enumerate(removed)]
-        hold_back(sets, some)
-        return some
-
-    def attempt(numbers: list[int]) -> None:
-        some = only(taken + numbers)
-        with undone(work):
-            fold_(coupling, sets, some)
-            cut_(sets, some)
-            why = fault(work)
-        if not why:
-            taken.extend(numbers)
-        elif len(numbers) == 1:
-            removals.unsound[sets[numbers[0]].name] = why
-        else:
-            half = len(numbers) // 2
-            attempt(numbers[:half])
-            attempt(numbers[half:])
-
-    wanted = [number for number, gone in enumerate(removed) if gone.any()]
-    if wanted:
-        attempt(wanted)
-    return only(taken)
 
 
 def check_input(model: nn.Module, example_input: Tensor) -> None:
@@ -231,7 +176,7 @@ def compare(original: nn.Module, smaller: nn.Module, images: Tensor) -> OutputCh
     return OutputChange.between(tensors(original(images)), tensors(smaller(images)))
 
 
-def _layer_changes(model: nn.Module, small: nn.Module, removals: _Removals) -> Iterator[LayerChange]:
+def _layer_changes(model: nn.Module, small: nn.Module, removals: Removals) -> Iterator[LayerChange]:
     for name, module in model.named_modules():
         if isinstance(module, (CONVOLUTIONS, nn.Linear)):
             after = small.get_submodule(name)

@@ -1,15 +1,9 @@
-"""What an operation of PyTorch does to the shadows of its inputs, by its kind.
-
-It treats elements one by one, rearranges them, treats each channel's plane by itself, reduces planes to
-numbers, or is a layer. Any other operation is taken to mix channels: they stay.
-"""
+"""What an operation of PyTorch does to the shadows of its inputs: a rule for each kind of operation."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,107 +11,17 @@ from torch.utils._pytree import tree_leaves
 
 from hgsr_lite.groups import Layout, kernel_stack
 from hgsr_lite.removal.blocks import ConstantInputs
-from hgsr_lite.removal.shadow import FIXED, FIXED_HERE, MOVES, Shadow, same_along, spread_of, varies
+from hgsr_lite.removal.shadow import FIXED, FIXED_HERE, MOVES, on_device_of, same_along, spread_of, varies
 
 if TYPE_CHECKING:
-    from hgsr_lite.removal.tracing import Tracer
+    from hgsr_lite.removal.calls import Call
 
-READS = ("convolution", "linear", "addmm", "mm")
-_ELEMENTWISE = re.compile(
-    r"rsub|hardswish|_prelu_kernel|_to_copy|copy|masked_fill|floor_divide|lift_fresh(_copy)?|alias|detach"
-)
-_REARRANGES = re.compile(
-    r"_?(unsafe_)?view|_reshape_alias|permute|transpose|t|slice|select|split|split_with_sizes|unbind|narrow"
-    r"|unsqueeze|squeeze|expand|flip|roll|repeat|pixel_(un)?shuffle|channel_shuffle|index_select|index"
-)
-_PLANEWISE = re.compile(
+PLANEWISE = re.compile(
     r"(_?adaptive_)?(max|avg)_pool([123])d(_with_indices)?|_?upsample_\w+([123])d\w*"
     r"|(reflection|replication)_pad([123])d"
 )
-_REDUCES = re.compile(r"mean|sum|amax|amin|max|min|var|std|prod|any|all")
 _SIZE_BLIND = ("mean", "amax", "amin", "max", "min", "any", "all")
 """Reductions under which a constant stays the same number whatever the size of the image."""
-_LEAVES = ("_local_scalar_dense", "is_nonzero", "equal")
-
-
-@dataclass
-class Call:
-    """One operation on its way through the tracer: what it was given, and once it has run, its outputs."""
-
-    tracer: Tracer
-    func: Any
-    name: str
-    args: tuple
-    kwargs: dict
-    given: list[Tensor]
-    out: Any = None
-    zeros: list[Tensor] | None = None
-
-    @property
-    def shares_memory(self) -> bool:
-        """Whether its outputs are views of what it was given."""
-        return self.func.is_view
-
-    @property
-    def outputs(self) -> list[Tensor]:
-        """Its outputs, be they one tensor or several."""
-        return [value for value in tree_leaves(self.out) if isinstance(value, Tensor)]
-
-    def shadows(self) -> list[Shadow]:
-        """The shadows of what it was given."""
-        return [self.tracer.shadow(tensor) for tensor in self.given]
-
-    def rule(self) -> Callable[[Call], None]:
-        """What this operation does to shadows."""
-        name, blocks = self.name, self.tracer.blocks
-        layers = {layer for tensor in self.given if (layer := blocks.layer_of(tensor)) is not None}
-        turned = [self.tracer.turned[tensor] for tensor in self.given if tensor in self.tracer.turned]
-        if name in READS and len(layers) + len(turned) == 1 and self._reads_plainly():
-            return read_layer
-        if name in ("t", "transpose") and layers and isinstance(next(iter(layers)), nn.Linear):
-            return turn_weight
-        if layers or turned:
-            return mix_channels
-        if not self.given:
-            return make_constant
-        if name in _LEAVES:
-            return leave_pytorch
-        if name.endswith("_like"):
-            return make_alike
-        if "batch_norm" in name and "backward" not in name:
-            return normalise
-        if name in ("cat", "stack"):
-            return concatenate
-        if name == "constant_pad_nd":
-            return pad
-        return self._rule_by_kind()
-
-    def _rule_by_kind(self) -> Callable[[Call], None]:
-        name, overload = self.name, self.func._overloadname
-        if torch.Tag.pointwise in self.func.tags or _ELEMENTWISE.fullmatch(name):
-            return join
-        if _REARRANGES.fullmatch(name) and overload != "dtype":
-            return rearrange
-        if _PLANEWISE.fullmatch(name):
-            return keep_planes
-        if _REDUCES.fullmatch(name) and not isinstance(self.argument(1, "dim"), Tensor):
-            return reduce
-        return mix_channels
-
-    def _reads_plainly(self) -> bool:
-        """The weight in its place, a bias of the layer itself."""
-        if self.name in ("convolution", "linear"):
-            return self.tracer.blocks.layer_of(self.args[1]) is not None
-        return self.args[-1] in self.tracer.turned
-
-    def argument(self, at: int, name: str) -> Any:
-        """An argument by its place or its name; None if it is not given."""
-        return self.args[at] if len(self.args) > at else self.kwargs.get(name)
-
-
-def on_device_of(tensor: Tensor, values: Tensor | int) -> Tensor:
-    """Labels or levels where the tensor they belong to is."""
-    return values.to(tensor.device) if isinstance(values, Tensor) else torch.tensor(values).to(tensor.device)
 
 
 def make_constant(call: Call) -> None:
@@ -132,7 +36,9 @@ def make_alike(call: Call) -> None:
 
 
 def leave_pytorch(call: Call) -> None:
-    """A number taken out of an image may steer the forward: nothing can be said about other images."""
+    """A number taken out of an image, or a choice of some elements by their values, may steer the forward:
+    nothing can be said about other images.
+    """
     if any(bool((shadow.level == MOVES).any()) for shadow in call.shadows()):
         call.tracer.readings.branches = True
     for tensor in call.outputs:
@@ -142,17 +48,17 @@ def leave_pytorch(call: Call) -> None:
 def mix_channels(call: Call) -> None:
     """Any operation that is not known: its channels stay; all of its output may hang on all of its input."""
     blocks = call.tracer.blocks
-    why = blocks.pinned(f"{call.name} may mix channels")
+    why = f"{call.name} may mix channels"
     level = FIXED_HERE
     for tensor, shadow in zip(call.given, call.shadows(), strict=True):
-        blocks.pin(shadow.label, blocks.reasons[why])
+        blocks.pin(shadow.label, why)
         layer = call.tracer.turned.get(tensor) or blocks.layer_of(tensor)
         if layer is not None:
             blocks.pin_layer(layer, f"its weight is used in {call.name}")
         if bool((shadow.level == MOVES).any()):
             level = MOVES
     for tensor in call.outputs:
-        call.tracer.note(call, tensor, why, level)
+        call.tracer.note(call, tensor, blocks.pinned(why), level)
 
 
 def turn_weight(call: Call) -> None:
@@ -200,7 +106,7 @@ def rearrange(call: Call) -> None:
 
 def keep_planes(call: Call) -> None:
     """Pooling, resizing and padding by repetition: each channel's plane by itself."""
-    count = int(next(group for group in _PLANEWISE.fullmatch(call.name).groups() if group in {*"123"}))
+    count = int(next(group for group in PLANEWISE.fullmatch(call.name).groups() if group in {*"123"}))
     _keep_planes(call, count, "avg_pool" in call.name and _averages_zeros(call))
 
 
@@ -238,23 +144,44 @@ def pad(call: Call) -> None:
 
 
 def reduce(call: Call) -> None:
-    """A mean, a sum or a largest value over dimensions along which one channel lies."""
+    """A mean, a sum or a largest value over dimensions along which one channel lies; what is summed with
+    others, position by position, goes with them.
+    """
     image, shadow = call.args[0], call.tracer.shadow(call.args[0])
-    given = call.argument(1, "dim")
+    given = call.argument(2 if call.name == "linalg_vector_norm" else 1, "dim")
     given = [given] if isinstance(given, int) else given
     dims = sorted(dim % image.ndim for dim in given) if given else list(range(image.ndim))
-    if not same_along(shadow.label, dims):
+    across = [dim for dim in dims if varies(shadow.label, dim)]
+    if across and same_along(shadow.label, set(range(image.ndim)) - set(dims)):
         return mix_channels(call)
-    differ, zero = spread_of(image, dims)
+    differ, zero = spread_of(image, [dim for dim in dims if dim not in across])
     level = shadow.level.amax(dims, keepdim=True) if dims else shadow.level
+    if across:
+        differ, zero = differ.amax(across, keepdim=True), zero.amin(across, keepdim=True)
     sized = differ | (~zero if call.name not in _SIZE_BLIND else torch.zeros_like(zero))
     level = torch.where(sized, level.clamp_min(FIXED_HERE), level)
     label = shadow.label
     for dim in dims:
         label = label.narrow(dim, 0, 1)
+    if across:
+        call.tracer.blocks.connect(label.expand(image.shape), shadow.label)
     for tensor in call.outputs:
         call.tracer.note(call, tensor, label.reshape(tensor.shape), level.reshape(tensor.shape))
     return None
+
+
+def weigh(call: Call) -> None:
+    """A softmax: whatever shares its sum goes together, be it all or nothing."""
+    image, shadow, dim = call.args[0], call.tracer.shadow(call.args[0]), call.args[1] % call.args[0].ndim
+    level = shadow.level.amax(dim, keepdim=True)
+    if not varies(shadow.label, dim):  # how many there are may be a matter of the image's size
+        level = level.clamp_min(FIXED_HERE)
+    elif same_along(shadow.label, set(range(image.ndim)) - {dim}):
+        return mix_channels(call)
+    else:
+        first = shadow.label.narrow(dim, 0, 1).expand(image.shape)
+        call.tracer.blocks.connect(first, shadow.label)
+    return call.tracer.note(call, call.out, shadow.label, level)
 
 
 def concatenate(call: Call) -> None:
@@ -270,6 +197,7 @@ def concatenate(call: Call) -> None:
             return mix_channels(call)
         for label in labels[1:]:
             call.tracer.blocks.connect(labels[0].select(dim, 0), label.select(dim, 0))
+        labels = [labels[0].narrow(dim, 0, 1).expand(call.out.shape)]
     return call.tracer.note(call, call.out, torch.cat(labels, dim), torch.cat(levels, dim))
 
 

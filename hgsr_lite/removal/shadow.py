@@ -74,3 +74,8 @@ def spread_of(tensor: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
     low, high = wide.amin(dims, keepdim=True), wide.amax(dims, keepdim=True)
     differ = ~(high - low <= _ROUNDING * high.abs().clamp_min(1.0))
     return differ, (low == 0) & (high == 0)
+
+
+def on_device_of(tensor: Tensor, values: Tensor | int) -> Tensor:
+    """Labels or levels where the tensor they belong to is."""
+    return values.to(tensor.device) if isinstance(values, Tensor) else torch.tensor(values).to(tensor.device)

@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from hgsr_lite.removal.blocks import Blocks, ConstantInputs
-from hgsr_lite.removal.rules import READS, Call, normalise, on_device_of
-from hgsr_lite.removal.shadow import FIXED, MOVES, Shadow
+from hgsr_lite.removal.calls import READS, Call
+from hgsr_lite.removal.rules import normalise
+from hgsr_lite.removal.shadow import FIXED, MOVES, Shadow, on_device_of
 
 
 class InDouble(TorchDispatchMode):
