@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 import hgsr_lite as hg
 from benchmarks.textbook import textbook_model_penalty
 from hgsr_lite.data import augmented_batches, find_device
-from hgsr_lite.fast import buckets, stacked_gradient_
+from hgsr_lite.fast import buckets, plain_gradient_, stacked_gradient_
 from hgsr_lite.training import Penalised, Recipe, Settings, TrainingState
 
 DEVICE = find_device(None)
@@ -88,7 +88,7 @@ def penalty_rows(network: str, key: str, grouping: str, rounds: int) -> list[Row
 
     variants = {
         "textbook autograd": textbook,
-        "plain closed form": lambda: reg._add_plain_gradient_(1e-9, 0.0),
+        "plain closed form": lambda: plain_gradient_(reg.penalty, *parts_of(reg), 1e-9),
         "add_gradient_": reg.add_gradient_,
         "prox_": lambda: reg.prox_(1.0),
         "floor": floor,
@@ -103,11 +103,16 @@ def penalty_rows(network: str, key: str, grouping: str, rounds: int) -> list[Row
     )  # fmt: skip
 
 
+def parts_of(reg: hg.Regularizer) -> tuple[list, list, list]:
+    """The weights, their layouts and their gradients."""
+    weights = [layer.weight for layer in reg.layers]
+    return weights, [layer.layout for layer in reg.layers], [weight.grad for weight in weights]
+
+
 def _stacked(reg: hg.Regularizer) -> Callable[[], torch.Tensor]:
     """What `add_gradient_` takes on a GPU where Triton cannot be had."""
-    weights, layouts = [layer.weight for layer in reg.layers], [layer.layout for layer in reg.layers]
+    weights, layouts, gradients = parts_of(reg)
     tables = buckets(weights, layouts, reg.penalty.grouping)
-    gradients = [weight.grad for weight in weights]
     return lambda: stacked_gradient_(reg.penalty, weights, layouts, tables, gradients, 1e-9)
 
 

@@ -95,20 +95,56 @@ def kernel_stack(weight: Tensor, layout: Layout = Layout()) -> Tensor:
 def kernel_norms(weight: Tensor, norm: int = 1, layout: Layout = Layout()) -> Tensor:
     """The norm of every kernel: a picture of shape `(output channels, input channels per conv group)`.
 
-    `norm` is 1 (sum of absolute values) or 2 (Euclidean). Half-precision weights are measured in
-    float32.
+    `norm` is 1 (sum of absolute values) or 2 (Euclidean). In float32 for half-precision weights, else in
+    the weight's dtype.
 
     >>> kernel_norms(torch.tensor([[[3., -4.]], [[0., 0.]]]), norm=2)
     tensor([[5.],
             [0.]])
     """
-    return stack_norms(kernel_stack(weight, layout), norm).flatten(0, 1)
+    norms = stack_norms(kernel_stack(weight, layout), norm).flatten(0, 1)
+    return norms.to(sum_dtype(weight.dtype))
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a sum over weights of this dtype is told: float32 for half precision."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """float64, but on Apple's GPUs, which do not know it, float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def stack_norms(stack: Tensor, norm: int) -> Tensor:
-    """The norms along the last dimension of a kernel stack, half precision measured in float32."""
-    wide = stack.float() if stack.dtype in (torch.float16, torch.bfloat16) else stack
-    return wide.abs().sum(-1) if norm == 1 else torch.linalg.vector_norm(wide, dim=-1)
+    """The norms along the last dimension of a kernel stack, in float64.
+
+    There the square of no float32 number vanishes or overflows.
+    """
+    wide = widest_dtype(stack.device)
+    if norm == 1:
+        return stack.abs().sum(-1, dtype=wide)
+    return torch.linalg.vector_norm(stack, dim=-1, dtype=wide)
+
+
+def groups_first(weight: Tensor, layout: Layout, grouping: str) -> Tensor:
+    """A weight as `(conv_groups, groups, kernels of a group, elements)`: a view where its stack is one.
+
+    >>> groups_first(torch.zeros(3, 2, 5, 5), Layout(), "feature").shape
+    torch.Size([1, 2, 3, 25])
+    """
+    stack = kernel_stack(weight, layout)
+    return stack.transpose(1, 2) if grouping == "feature" else stack
+
+
+def weight_of_stack(stack: Tensor, layout: Layout, shape: torch.Size) -> Tensor:
+    """The way back from `kernel_stack`: a stack as a weight of this shape.
+
+    >>> layout, weight = Layout(conv_groups=2, transposed=True), torch.randn(4, 3, 2, 2)
+    >>> torch.equal(weight_of_stack(kernel_stack(weight, layout), layout, weight.shape), weight)
+    True
+    """
+    return (stack.transpose(1, 2) if layout.transposed else stack).reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from hgsr_lite.arguments import choose
-from hgsr_lite.groups import GROUPINGS, Layout, kernel_stack, stack_norms
+from hgsr_lite.groups import (
+    GROUPINGS,
+    Layout,
+    kernel_stack,
+    stack_norms,
+    sum_dtype,
+    weight_of_stack,
+)
 from hgsr_lite.proximal import prox
 from hgsr_lite.table import PENALTIES, PenaltySpec
 
@@ -75,15 +82,16 @@ class Penalty:
         """The value without autograd."""
         with torch.no_grad():
             _, sums = self._norms_and_sums(kernel_stack(weight, layout))
-            return sums.pow(self.spec.outer).sum()
+            return sums.pow(self.spec.outer).sum().to(sum_dtype(weight.dtype))
 
     def gradient(self, weight: Tensor, layout: Layout = Layout()) -> Tensor:
         """The closed-form gradient, of the weight's shape and dtype; 0 where a norm is 0.
 
             dP/dw = q S_g^(q-1) * p n_k^(p-1) * d n_k / d w,   S_g = sum_{k in g} n_k^p
 
-        with d n_k / d w = sign(w) for the l1 norm and w / n_k for the l2 norm. In float16 a gradient
-        too large for the type saturates at its largest finite value.
+        with d n_k / d w = sign(w) for the l1 norm and w / n_k for the l2 norm. Computed in float64, so that
+        the scale of the weights does not matter: exact to rounding for weights from 1e-38 to 1e38. What is
+        too large for the type saturates at its largest finite value in float16; elsewhere it is infinite.
 
         >>> Penalty("es").gradient(torch.tensor([[1., -2.]]))
         tensor([[ 2., -4.]])
@@ -103,7 +111,8 @@ class Penalty:
         """
         with torch.no_grad():
             norms, sums = self._norms_and_sums(kernel_stack(weight, layout))
-            return self._coefficient(norms, sums, self.spec.inner - 1).flatten(0, 1)
+            force = self._coefficient(norms, sums, self.spec.inner - 1).flatten(0, 1)
+            return force.to(sum_dtype(weight.dtype))
 
     @torch.no_grad()
     def prox(self, weight: Tensor, step: float, layout: Layout = Layout(), l1_step: float = 0.0) -> Tensor:
@@ -145,17 +154,16 @@ class Penalty:
     def value_and_gradient(
         self, weight: Tensor, layout: Layout = Layout(), factor: Tensor | float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """The value, and the gradient times `factor`, with the norms taken once for both.
+        """The value in float64, and the gradient times `factor`, with the norms taken once for both.
 
         >>> Penalty("es").value_and_gradient(torch.tensor([[1., -2.]]))
-        (tensor(5.), tensor([[ 2., -4.]]))
+        (tensor(5., dtype=torch.float64), tensor([[ 2., -4.]]))
         """
         with torch.no_grad():
             stack = kernel_stack(weight, layout)
             norms, sums = self._norms_and_sums(stack)
             gradient = self.of_kernels(stack, norms, sums, factor)
-            gradient = gradient.transpose(1, 2) if layout.transposed else gradient
-            return sums.pow(self.spec.outer).sum(), gradient.reshape(weight.shape)
+            return sums.pow(self.spec.outer).sum(), weight_of_stack(gradient, layout, weight.shape)
 
 
 class _PenaltyFunction(torch.autograd.Function):

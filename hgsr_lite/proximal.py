@@ -15,14 +15,13 @@ zero. Three facts bring all eleven penalties down to the thresholds of `threshol
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from hgsr_lite.groups import Layout, kernel_stack
+from hgsr_lite.arguments import check_number
+from hgsr_lite.groups import Layout, kernel_stack, weight_of_stack, widest_dtype
 from hgsr_lite.solvers import SortedKernels, half_thresholds, thresholds
 from hgsr_lite.table import PenaltySpec
 
@@ -38,16 +37,15 @@ _SOLVERS: Mapping[tuple[float, float], Callable[[SortedKernels, Tensor], Tensor]
 """Exponents (p, q) of a sum of l1 norms -> the solver that says where its soft threshold lies."""
 
 
-def solved_exponents(row: PenaltySpec) -> tuple[float, float]:
+def solved_exponents(norm: int, inner: float, outer: float) -> tuple[float, float]:
     """The exponents (p, q) of the problem that is solved for a row: fact 3 turns every l2 norm into an l1.
 
     A sum of squared l2 norms is the square of one l2 norm, the group's: there p moves out of the sum.
 
-    >>> from hgsr_lite.table import PENALTIES
-    >>> solved_exponents(PENALTIES["gl"]), solved_exponents(PENALTIES["hsq_gl"])
+    >>> solved_exponents(2, 2.0, 0.5), solved_exponents(2, 1.0, 2.0)  # gl, hsq_gl
     ((1.0, 1.0), (1.0, 2.0))
     """
-    return (1.0, row.inner * row.outer) if row.norm == row.inner == 2 else (row.inner, row.outer)
+    return (1.0, inner * outer) if norm == inner == 2 else (inner, outer)
 
 
 @torch.no_grad()
@@ -63,9 +61,9 @@ def prox(
 
         argmin over V of  0.5 |V - W|^2 + step * penalty(V) + l1_step * |V|_1
 
-    Returns a new tensor of the weight's shape, dtype, device and memory format; half precision is
-    computed in float32. `step` is a learning rate times a strength; at `step=0` (and `l1_step=0`) the
-    weight comes back as it is.
+    Returns a new tensor of the weight's shape, dtype, device and memory format, computed in float64: exact
+    to the dtype's rounding for weights from 1e-38 to 1e38 and steps of any size. `step` is a learning rate
+    times a strength; at `step=0` (and `l1_step=0`) the weight comes back as it is.
 
     The l1 term costs one soft threshold, applied to the weight first. With W and V >= 0,
 
@@ -80,9 +78,9 @@ def prox(
     zero is returned.
 
     Raises `ValueError` for a step that is negative or not finite, for a weight with NaN or infinite
-    entries, and for a row whose exponents no solver here knows. Sources: Parikh and Boyd, Proximal
-    Algorithms, 2014; Jenatton et al., arXiv 1009.2139 (tree norms); Hu et al., JMLR 2017 (l_{p,q}); Xu et
-    al., 2012 (half thresholding).
+    entries (`NotFiniteError`), and for a row whose exponents no solver here knows. Sources: Parikh and
+    Boyd, Proximal Algorithms, 2014; Jenatton et al., arXiv 1009.2139 (tree norms); Hu et al., JMLR 2017
+    (l_{p,q}); Xu et al., 2012 (half thresholding).
 
     >>> from hgsr_lite.table import PENALTIES
     >>> prox(PENALTIES["l1"], "feature", torch.tensor([[3., -1., 0.5]]), step=1.0)
@@ -93,29 +91,27 @@ def prox(
     tensor([[[3., 3.],
              [0., 0.]]])
     """
-    _check_step("step", step)
-    _check_step("l1_step", l1_step)
+    advice = "give a learning rate times a strength"
+    step, l1_step = check_number("step", step, advice), check_number("l1_step", l1_step, advice)
     stack = kernel_stack(weight, layout)
     if not weight.isfinite().all():
-        raise ValueError(
+        raise NotFiniteError(
             f"a weight of shape {tuple(weight.shape)} has {int((~weight.isfinite()).sum())} NaN or infinite "
             "entries: lower the learning rate or the strength, or start again from a finite weight"
         )
     if step == 0 and l1_step == 0:
         return weight.clone()
-    wide = stack.float() if stack.dtype in (torch.float16, torch.bfloat16) else stack
+    wide = stack.to(widest_dtype(stack.device))
     magnitudes = (wide.abs() - l1_step).clamp(min=0)
     if step > 0:
         magnitudes = _shrink(row, grouping, magnitudes, step)
     # Adding zero turns the -0 of a negative weight into 0.
     signed = magnitudes * wide.sign() + 0.0
-    signed = signed.transpose(1, 2) if layout.transposed else signed
-    return torch.empty_like(weight).copy_(signed.reshape(weight.shape))
+    return torch.empty_like(weight).copy_(weight_of_stack(signed, layout, weight.shape))
 
 
-def _check_step(name: str, step: float) -> None:
-    if not isinstance(step, Real) or not math.isfinite(step) or step < 0:
-        raise ValueError(f"{name}={step!r} is no step: give a finite number that is 0 or more")
+class NotFiniteError(FloatingPointError, ValueError):
+    """Weights are NaN or infinite: a run has diverged, or a wrong tensor was given."""
 
 
 def _shrink(row: PenaltySpec, grouping: str, stack: Tensor, step: float) -> Tensor:
@@ -129,7 +125,7 @@ def _shrink(row: PenaltySpec, grouping: str, stack: Tensor, step: float) -> Tens
 
 
 def _solver(row: PenaltySpec) -> Callable[[SortedKernels, Tensor], Tensor]:
-    exponents = solved_exponents(row)
+    exponents = solved_exponents(row.norm, row.inner, row.outer)
     if exponents not in _SOLVERS:
         raise ValueError(
             f"{row.title!r} has no proximal step: no solver for the exponents p = {exponents[0]:g}, "
@@ -151,7 +147,8 @@ def _shrink_groups(row: PenaltySpec, groups: Tensor, step: float) -> Tensor:
     unit = groups / scale
     norms = _thresholded(row, unit)
     threshold = _solver(row)(SortedKernels.of(norms), scaled_step)
-    kept = norms > threshold
+    # What is left within rounding of nothing is nothing: times a huge step it would be far from the optimum.
+    kept = norms * (1 - 4 * limits.eps) > threshold
     if row.norm == 2:
         factor = torch.where(kept, 1 - threshold / norms, 0.0)
         return groups * factor.view(len(groups), -1, 1)

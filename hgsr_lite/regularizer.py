@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import combinations, compress
 from operator import attrgetter
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from hgsr_lite.arguments import check_share
-from hgsr_lite.fast import Plan, make_plan
-from hgsr_lite.groups import WeightLayer, weight_layers
+from hgsr_lite.arguments import check_number, check_share, choose
+from hgsr_lite.fast import Plan, Plans
+from hgsr_lite.groups import GROUPINGS, WeightLayer, weight_layers
 from hgsr_lite.penalties import Penalty
+from hgsr_lite.proximal import NotFiniteError
 
 AUTHORS_EXCLUDE = ("downsample",)
 """The authors leave a residual network's 1x1 shortcuts out; harmless where a model has none."""
 
 _L1 = Penalty("l1")
-_DTYPE_OF = attrgetter("dtype")
-_LOG = logging.getLogger(__name__)
+_TRAINED = attrgetter("requires_grad")
 
 
 class Regularizer:
@@ -32,13 +33,20 @@ class Regularizer:
 
     where s is `strength`, scaled down linearly while training is younger than the share `warmup` of its
     length (0 turns the warm-up off). Only convolution weights are touched (name linear layers with
-    `include` to have them too), never biases nor batch-norm weights; frozen weights are left alone.
-    `exclude` takes layers away by the dotted parts of their names.
+    `include` to have them too), never biases nor batch-norm weights; a weight that is frozen is left alone
+    while it is. `exclude` takes layers away by the dotted parts of their names. A layer that is replaced
+    later is followed: `layers` are those of the model as it is now.
+
+    A regularizer belongs to its model. After `prune` or `compact` the smaller network is another model:
+    `on` makes a regularizer for it. A computed weight (weight norm, a mask, any parametrization) is
+    regularised through the parameters that it is made of; `prox_` refuses it. With a `GradScaler`, call
+    `add_gradient_` after `scaler.unscale_(optimizer)`, else the penalty shrinks by the scale, 65,536-fold.
 
     The authors' defaults: `hsq_gl12`, feature-wise, strength 1e-3, l1_mix 0.5, `downsample` excluded.
     Strengths of different penalties are not comparable; see `calibrate_`.
 
-    Raises `ValueError` for an unknown penalty or grouping, a negative, NaN or infinite strength, an
+    `grouping` is `"feature"` unless given; a `Penalty` brings its own. Raises `ValueError` for an unknown
+    penalty or grouping, or one that is not the given `Penalty`'s, a negative, NaN or infinite strength, an
     `l1_mix` or `warmup` outside 0..1, a name that matches no layer, and a model with nothing to act on.
 
     >>> _ = torch.manual_seed(0)
@@ -57,34 +65,92 @@ class Regularizer:
         model: nn.Module,
         penalty: str | Penalty = "hsq_gl12",
         *,
-        grouping: str = "feature",
+        grouping: str | None = None,
         strength: float = 1e-3,
         l1_mix: float = 0.0,
         warmup: float = 0.0,
         include: Iterable[str] | None = None,
         exclude: Iterable[str] = AUTHORS_EXCLUDE,
     ) -> None:
-        self.penalty = penalty if isinstance(penalty, Penalty) else Penalty(penalty, grouping)
+        self.penalty = _as_penalty(penalty, grouping)
         self.strength = strength
         self.l1_mix = check_share("l1_mix", l1_mix)
         self.warmup = check_share("warmup", warmup)
         self._progress = 1.0
-        layers = weight_layers(model, include, self._excluded(model, include, exclude))
-        self.layers: list[WeightLayer] = [layer for layer in layers if layer.weight.requires_grad]
-        if not self.layers:
-            raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
         self._model = model
-        self._form: list = []
-        self._stored: list = []
-        self._made = Plan()
+        self._include = include if include is None or isinstance(include, str) else tuple(include)
+        self._exclude = exclude if isinstance(exclude, str) else tuple(exclude)
+        self._plans = Plans()
+        self._select_layers()
 
-    @staticmethod
-    def _excluded(model: nn.Module, include: Iterable[str] | None, exclude: Iterable[str]) -> Iterable[str]:
-        """What is excluded: the default may match no layer, as where a pooling is called `downsample`."""
-        if exclude != AUTHORS_EXCLUDE:
-            return exclude
-        parts = {part for layer in weight_layers(model, include) for part in layer.name.split(".")}
-        return [name for name in exclude if name in parts]
+    def _select_layers(self) -> None:
+        """Choose the layers of the model as it hangs together now, and remember how that is."""
+        excluded = self._exclude
+        if excluded == AUTHORS_EXCLUDE:
+            named = _dotted_parts(layer.name for layer in weight_layers(self._model, self._include))
+            excluded = tuple(name for name in excluded if name in named)
+        self._candidates = weight_layers(self._model, self._include, excluded)
+        self._stores = [layer.module._parameters for layer in self._candidates]
+        self._parts = [module._modules for module in self._model.modules() if module._modules]
+        self._hung = [*map(tuple, map(dict.values, self._parts))]
+        self._trained: list[bool] = []
+        self._select_trained([layer.learns for layer in self._candidates])
+
+    def _select_trained(self, trained: list[bool]) -> None:
+        self._layers = [layer for layer, learns in zip(self._candidates, trained, strict=True) if learns]
+        self._layouts = [layer.layout for layer in self._layers]
+        self._trained = trained
+        if not self._layers:
+            raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
+
+    @property
+    def layers(self) -> list[WeightLayer]:
+        """The layers that the term acts on now: those chosen whose weights are trained, not frozen."""
+        self._stored_weights()
+        return self._layers
+
+    def _stored_weights(self) -> list[nn.Parameter | None]:
+        """The layers' weights, None for a computed one; the layers are chosen anew if the model changed."""
+        # Each training step comes by here: plain lists, compared by identity, and no walk over the model.
+        if [*map(tuple, map(dict.values, self._parts))] != self._hung:
+            self._select_layers()
+        weights = [store.get("weight") for store in self._stores]
+        try:
+            trained = [*map(_TRAINED, weights)]
+        except AttributeError:  # None: one is computed
+            trained = [layer.learns for layer in self._candidates]
+        if trained != self._trained:
+            self._select_trained(trained)
+        return weights if all(trained) else [*compress(weights, trained)]
+
+    def check_acts_on(self, model: nn.Module) -> None:
+        """Refuse another model than the one this regularizer was made for (or one that contains it)."""
+        modules = {*model.modules()}
+        for layer in self.layers:
+            if layer.module not in modules:
+                raise ValueError(
+                    f"the regularizer acts on another model: its layer {layer.name!r} is no part of the "
+                    f"{type(model).__name__} given; make one for this model, with regularizer.on(model)"
+                )
+
+    def on(self, model: nn.Module) -> Regularizer:
+        """The same penalty, strength, mix, warm-up and choice of layers on another model.
+
+        For the smaller network that `prune` and `compact` return. Names of layers that are gone there play
+        no part.
+
+        >>> reg = Regularizer(nn.Sequential(nn.Conv2d(1, 8, 3)), "gl", strength=0.1)
+        >>> reg.on(nn.Sequential(nn.Conv2d(1, 3, 3)))
+        Regularizer('gl', feature-wise, strength=0.1, 1 layers)
+        """
+        parts = _dotted_parts(name for name, _ in model.named_modules())
+        include = None if self._include is None else [name for name in self._include if name in parts]
+        moved = Regularizer(
+            model, self.penalty, strength=self.strength, l1_mix=self.l1_mix, warmup=self.warmup,
+            include=include, exclude=[name for name in self._exclude if name in parts],
+        )  # fmt: skip
+        moved.set_progress(self._progress)
+        return moved
 
     @property
     def strength(self) -> float:
@@ -93,12 +159,8 @@ class Regularizer:
 
     @strength.setter
     def strength(self, strength: float) -> None:
-        if not (isinstance(strength, int | float) and math.isfinite(strength) and strength >= 0):
-            raise ValueError(
-                f"strength {strength!r} is not a finite number >= 0: start near 1e-4, or let "
-                "calibrate_() choose one"
-            )
-        self._strength = float(strength)
+        advice = "start near 1e-4, or let calibrate_() choose one"
+        self._strength = check_number("strength", strength, advice)
 
     def set_progress(self, share: float) -> None:
         """Say how much of training is done, 0 to 1; the warm-up goes by it. `fit` calls this."""
@@ -114,42 +176,47 @@ class Regularizer:
         return self.current_strength * (1 - self.l1_mix), self.current_strength * self.l1_mix
 
     def __call__(self) -> Tensor:
-        """The regularisation term, a differentiable scalar to add to a loss."""
-        strength, l1_strength = self.strengths()
-        total = torch.zeros((), device=self.layers[0].weight.device)
-        for layer in self.layers:
-            total = total + strength * self.penalty(layer.weight, layer.layout)
-            if l1_strength:
-                total = total + l1_strength * _L1(layer.weight, layer.layout)
-        return total
+        """The regularisation term, a differentiable scalar to add to a loss.
+
+        One node for autograd: the value and the gradient come from the closed form, for all layers together
+        (see `backend`). It cannot be differentiated twice.
+        """
+        weights = self._stored_weights()
+        strengths = self.strengths()
+        if not any(weight is None for weight in weights):
+            return _Term.apply(partial(self._add_to, *strengths), *weights)[0]
+        parts = [
+            factor * penalty(layer.weight, layer.layout)
+            for layer in self._layers
+            for penalty, factor in zip((self.penalty, _L1), strengths, strict=True)
+            if factor or penalty is self.penalty
+        ]
+        return torch.stack(parts).sum()
+
+    def _add_to(
+        self, strength: float, l1_strength: float, weights: list[Tensor], gradients: list[Tensor]
+    ) -> Tensor:
+        plan = self._plans.of(self.penalty, weights, self._layouts, gradients)
+        return plan.add_gradient(gradients, strength, l1_strength)
 
     def add_gradient_(self) -> Tensor:
         """Add the term's gradient to every layer's `.grad`, in place, and return the term's value.
 
         The same numbers as `reg().backward()`, from the closed form. Call it between `loss.backward()`
         and the optimizer's step; a `.grad` that is None is made. All layers are served together where that
-        is possible; `backend` tells how.
+        is possible; `backend` tells how. A computed weight's gradient goes to the parameters it is made of.
         """
-        weights = self._own_weights()
+        weights = self._stored_weights()
+        if type(None) in map(type, weights):
+            return self._add_through_autograd_()
         gradients = [_new_gradient(w) if (grad := w.grad) is None else grad for w in weights]
-        plan = self._plan(weights)
-        if plan.add_gradient is None or _stored_as(gradients) != self._stored:
-            return self._add_plain_gradient_(*self.strengths())
-        return plan.add_gradient(gradients, *self.strengths())
+        return self._add_to(*self.strengths(), weights, gradients)
 
-    @torch.no_grad()
-    def _add_plain_gradient_(self, strength: float, l1_strength: float) -> Tensor:
-        """The reference: the closed form, layer by layer."""
-        total = torch.zeros((), device=self.layers[0].weight.device)
-        for layer in self.layers:
-            weight = layer.weight
-            value, gradient = self.penalty.value_and_gradient(weight, layer.layout)
-            total = total + strength * value
-            weight.grad.add_(gradient, alpha=strength)
-            if l1_strength:
-                total = total + l1_strength * _L1.value(weight, layer.layout)
-                weight.grad.add_(weight.sign(), alpha=l1_strength)
-        return total
+    def _add_through_autograd_(self) -> Tensor:
+        with torch.enable_grad():
+            value = self()
+        value.backward()
+        return value.detach()
 
     @torch.no_grad()
     def prox_(self, lr: float) -> None:
@@ -160,30 +227,18 @@ class Regularizer:
 
         Solves argmin_V 0.5 |V - W|^2 + lr * R(V) for each layer: the l1 part first, then the penalty,
         which for these penalties is the joint solution. This is what makes weights exactly zero.
-        """
-        strength, l1_strength = self.strengths()
-        weights = self._own_weights()
-        plan = self._plan(weights)
-        if plan.take_proximal_step is not None:
-            broken = plan.take_proximal_step(lr * strength, lr * l1_strength)
-            if broken:
-                raise FloatingPointError(
-                    f"{broken} groups hold NaN or infinite weights: lower the learning rate"
-                )
-            return
-        for layer, weight in zip(self.layers, weights, strict=True):
-            weight.copy_(self.penalty.prox(weight, lr * strength, layer.layout, l1_step=lr * l1_strength))
 
-    def _own_weights(self) -> list[Tensor]:
-        """The layers' weights, which must be parameters: what is written to a computed one is lost."""
-        try:
-            return [layer.module._parameters["weight"] for layer in self.layers]
-        except KeyError:
-            name = next(layer.name for layer in self.layers if layer.is_computed)
-            raise ValueError(
-                f"the weight of layer {name!r} is computed from other parameters (parametrized): add "
-                "reg() to the loss instead, or leave the layer out with exclude"
-            ) from None
+        Raises `ValueError` for a learning rate that is negative or not finite and for a computed weight,
+        before anything is changed; `NotFiniteError` (a `FloatingPointError` and a `ValueError`) for weights
+        that are NaN or infinite: their groups are left as they are.
+        """
+        lr = check_number("lr", lr, "give the learning rate of the step just taken")
+        strength, l1_strength = self.strengths()
+        weights = [layer.stored_weight("no proximal step was taken") for layer in self.layers]
+        plan = self._plans.of(self.penalty, weights, self._layouts)
+        broken = plan.take_proximal_step(lr * strength, lr * l1_strength)
+        if broken:
+            raise NotFiniteError(f"{broken} groups hold NaN or infinite weights: lower the learning rate")
 
     @property
     def backend(self) -> str:
@@ -193,23 +248,11 @@ class Regularizer:
         GPU. `"stacked"`: some twenty operators for all layers, on a GPU without Triton. `"plain"`: the
         readable formula, layer by layer, wherever none of these fits.
         """
-        return self._plan([layer.weight for layer in self.layers]).backend
+        return self._plan().backend
 
-    def _plan(self, weights: list[Tensor]) -> Plan:
-        """What `backend` says, ready to be called; made anew when a weight moves or changes its form."""
-        # Every microsecond here is one of each training step: plain lists, made without a loop in Python.
-        stored = _stored_as(weights)
-        form = [self.penalty, [*map(Tensor.data_ptr, weights)], [*map(Tensor.size, weights)], stored]
-        if form != self._form:
-            made = make_plan(self.penalty, self.layers)
-            if not self._form or made.backend != self._made.backend:
-                _LOG.info("penalty: %s version", made.backend)
-            self._form, self._stored, self._made = form, stored, made
-        return self._made
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy makes a plan of its own: this one's acts on this one's weights."""
-        return {**self.__dict__, "_form": [], "_stored": [], "_made": Plan()}
+    def _plan(self) -> Plan:
+        layers = self.layers
+        return self._plans.of(self.penalty, [layer.weight for layer in layers], self._layouts)
 
     def calibrate_(
         self,
@@ -232,9 +275,9 @@ class Regularizer:
         >>> reg.calibrate_(torch.randn(8, 1, 8, 8), torch.arange(8) % 2, fraction=0.1) > 0
         True
         """
-        if not (math.isfinite(fraction) and fraction > 0):
-            raise ValueError(f"fraction {fraction!r} must be a finite number > 0: try 0.1")
-        loss_norm = self._loss_gradient_norm(images, labels, loss)
+        fraction = check_number("fraction", fraction, "try 0.1", above_zero=True)
+        weights = [layer.stored_weight("cannot calibrate") for layer in self.layers]
+        loss_norm = self._loss_gradient_norm(weights, images, labels, loss)
         mix = self.l1_mix
         squares = [
             (
@@ -254,12 +297,14 @@ class Regularizer:
         self.strength = fraction * loss_norm / term_norm
         return self.strength
 
-    def _loss_gradient_norm(self, images: Tensor, labels: Tensor, loss: Callable) -> float:
+    def _loss_gradient_norm(
+        self, weights: list[Tensor], images: Tensor, labels: Tensor, loss: Callable
+    ) -> float:
         state = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         devices = [images.device] if images.is_cuda else []
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             value = loss(functional_call(self._model, state, (images,)), labels)
-        gradients = torch.autograd.grad(value, [layer.weight for layer in self.layers])
+        gradients = torch.autograd.grad(value, weights)
         return torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt().item()
 
     def __repr__(self) -> str:
@@ -271,9 +316,47 @@ class Regularizer:
         )
 
 
-def _stored_as(tensors: list[Tensor]) -> list:
-    """The strides and dtypes: fast versions write to gradients as to memory that looks like the weights'."""
-    return [[*map(Tensor.stride, tensors)], [*map(_DTYPE_OF, tensors)]]
+def _as_penalty(penalty: str | Penalty, grouping: str | None) -> Penalty:
+    """A penalty by its key, with a grouping; one that is made already has a grouping of its own."""
+    if grouping is not None:
+        choose("grouping", grouping, GROUPINGS)
+    if not isinstance(penalty, Penalty):
+        return Penalty(penalty, grouping or "feature")
+    if grouping not in (None, penalty.grouping):
+        raise ValueError(
+            f"grouping={grouping!r} contradicts Penalty({penalty.key!r}, {penalty.grouping!r}): leave it out"
+        )
+    return penalty
+
+
+def _dotted_parts(names: Iterable[str]) -> set[str]:
+    """Every run of the dotted names' parts: what `include` and `exclude` may call them.
+
+    >>> sorted(_dotted_parts(["layer2.0"]))
+    ['0', 'layer2', 'layer2.0']
+    """
+    split = [name.split(".") for name in names]
+    runs = [(parts, *ends) for parts in split for ends in combinations(range(len(parts) + 1), 2)]
+    return {".".join(parts[first:end]) for parts, first, end in runs}
+
+
+class _Term(torch.autograd.Function):
+    """The term of all layers as one node, whose gradient is at hand when its value is."""
+
+    @staticmethod
+    def forward(add_to: Callable[..., Tensor], *weights: Tensor) -> tuple[Tensor, ...]:
+        gradients = [*map(torch.zeros_like, weights)]
+        return add_to([*weights], gradients), *gradients
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, factor: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *torch._foreach_mul(ctx.saved_tensors, factor)
 
 
 def _new_gradient(weight: Tensor) -> Tensor:

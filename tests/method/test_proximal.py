@@ -196,7 +196,7 @@ def test_l1_and_group_lasso_agree_with_pyproximal():
 
 @pytest.mark.parametrize("step", [-1e-3, float("nan"), float("inf"), "0.1", None])
 def test_a_step_that_is_no_step_is_named_and_refused(step):
-    with pytest.raises(ValueError, match=r"step=.* finite number that is 0 or more"):
+    with pytest.raises(ValueError, match=r"step .* is not a finite number >= 0"):
         Penalty("gl").prox(torch.ones(2, 2), step)
     with pytest.raises(ValueError, match="l1_step"):
         Penalty("gl").prox(torch.ones(2, 2), 0.1, l1_step=step)

@@ -6,12 +6,16 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from hgsr_lite import GROUPINGS, PENALTIES, Penalty, Regularizer, build_model
+from hgsr_lite.fast import plain_gradient_
 from hgsr_lite.groups import weight_layers
+from hgsr_lite.proximal import NotFiniteError
 
 
 def small_network():
@@ -171,15 +175,45 @@ def test_the_text_says_what_it_is():
     assert text == "Regularizer('hsq_gl12', feature-wise, strength=0.0001, l1_mix=0.5, warmup=0.5, 1 layers)"
 
 
-def test_a_computed_weight_is_refused_where_its_gradient_would_be_lost():
-    model = nn.Sequential(nn.Conv2d(4, 4, 3))
-    torch.nn.utils.parametrizations.weight_norm(model[0])
+COMPUTED = {
+    "weight norm": torch.nn.utils.parametrizations.weight_norm,
+    "a mask": lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+    "spectral norm": torch.nn.utils.parametrizations.spectral_norm,
+}
+
+
+@pytest.mark.parametrize("make", COMPUTED.values(), ids=COMPUTED)
+def test_a_computed_weight_is_regularised_through_what_it_is_made_of(make):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)).eval()
+    make(model[0])
+    reg = Regularizer(model, "hsq_gl12", strength=0.5, l1_mix=0.2)
+    # By hand: the closed form's gradient, sent on by autograd.
+    weight = reg.layers[0].weight
+    penalty = reg.penalty.gradient(weight.detach())
+    weight.backward(0.5 * (0.8 * penalty + 0.2 * weight.detach().sign()))
+    expected = {name: p.grad.clone() for name, p in model[0].named_parameters() if p.grad is not None}
+    assert expected
+    for way in (lambda: reg().backward(), reg.add_gradient_):
+        model.zero_grad()
+        model(torch.randn(1, 4, 8, 8)).sum().backward()  # an older graph, used up
+        model.zero_grad()
+        way()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(model[0].get_parameter(name).grad, gradient)
+        assert model[1].weight.grad.any()
+
+
+def test_a_computed_weight_is_refused_where_it_would_have_to_be_written_to():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    torch.nn.utils.parametrizations.weight_norm(model[1])
+    before = model[0].weight.detach().clone()
     reg = Regularizer(model, "gl", strength=1.0)
-    reg().backward()
-    assert all(parameter.grad.any() for name, parameter in model.named_parameters() if "bias" not in name)
-    for wrong in (reg.add_gradient_, lambda: reg.prox_(0.1)):
-        with pytest.raises(ValueError, match=r"layer '0' is computed .* add reg\(\) to the loss instead"):
-            wrong()
+    with pytest.raises(ValueError, match=r"no proximal step was taken: .*layer '1' is computed"):
+        reg.prox_(0.1)
+    with pytest.raises(ValueError, match=r"cannot calibrate: .*layer '1' is computed"):
+        reg.calibrate_(torch.randn(2, 4, 8, 8), torch.zeros(2))
+    assert torch.equal(model[0].weight, before)
 
 
 def shrunk(weight):
@@ -216,7 +250,11 @@ def test_the_value_is_as_exact_as_the_weights():
     expected = reg().item()
     assert reg.backend == "compiled"
     assert reg.add_gradient_().item() == pytest.approx(expected, rel=1e-13)
-    assert reg._add_plain_gradient_(*reg.strengths()).item() == pytest.approx(expected, rel=1e-13)
+    layer = reg.layers[0]
+    plain = plain_gradient_(
+        reg.penalty, [layer.weight], [layer.layout], [layer.weight.grad], *reg.strengths()
+    )
+    assert plain.item() == pytest.approx(expected, rel=1e-13)
 
 
 def test_the_version_taken_is_said_once(caplog):
@@ -248,3 +286,197 @@ def test_a_proximal_step_is_as_long_as_learning_rate_times_strength_in_both_its_
     expected = Penalty("gl").prox(before, step * (1 - l1_mix), l1_step=step * l1_mix)
     assert not torch.equal(expected, before)
     torch.testing.assert_close(layer.weight.detach(), expected)
+
+
+def two_layers():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+
+
+def test_a_layer_frozen_or_thawed_later_is_left_alone_or_taken_from_then_on():
+    model = two_layers()
+    model[1].requires_grad_(False)
+    reg = Regularizer(model, "gl", strength=1.0)
+    reg.add_gradient_()
+    model.requires_grad_(True)
+    model[0].requires_grad_(False)
+    before, gradient = model[0].weight.clone(), model[0].weight.grad.clone()
+    assert [layer.name for layer in reg.layers] == ["1"]
+    value = reg.add_gradient_()
+    assert value.item() == pytest.approx(reg().item()) == pytest.approx(reg.penalty(model[1].weight).item())
+    reg.prox_(0.1)
+    assert torch.equal(model[0].weight, before)
+    assert torch.equal(model[0].weight.grad, gradient)
+    assert model[1].weight.grad.any()
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="frozen"):
+        reg.prox_(0.1)
+
+
+@pytest.mark.parametrize("place", ["itself", "what it lies in"])
+def test_a_layer_that_is_replaced_is_followed(place):
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 4, 3))
+    reg = Regularizer(model, "gl", strength=1.0)
+    old = model[0][0].weight
+    reg.add_gradient_()
+    old.grad = None
+    if place == "itself":
+        model[0][0] = nn.Conv2d(3, 4, 5)
+    else:
+        model[0] = nn.Sequential(nn.Conv2d(3, 4, 5))
+    before = old.clone()
+    reg.add_gradient_()
+    reg.prox_(0.1)
+    assert model[0][0].weight.grad.any()
+    assert old.grad is None
+    assert torch.equal(old, before)
+
+
+def test_a_layer_that_is_added_is_taken():
+    model = two_layers()
+    reg = Regularizer(model, "gl", strength=1.0)
+    model.append(nn.Conv2d(4, 2, 3))
+    assert [layer.name for layer in reg.layers] == ["0", "1", "2"]
+
+
+def test_a_regularizer_belongs_to_its_model_and_can_be_made_for_another():
+    big, small = two_layers(), nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3))
+    reg = Regularizer(big, "gl", grouping="neuron", strength=0.3, l1_mix=0.2, warmup=0.5, exclude=("1",))
+    reg.set_progress(0.25)
+    reg.check_acts_on(big)
+    reg.check_acts_on(nn.Sequential(big))
+    with pytest.raises(ValueError, match=r"acts on another model: its layer '0' .*regularizer\.on\(model\)"):
+        reg.check_acts_on(small)
+    moved = reg.on(small)
+    moved.check_acts_on(small)
+    assert repr(moved) == repr(reg)
+    assert (moved.current_strength, [layer.name for layer in moved.layers]) == (reg.current_strength, ["0"])
+    assert [layer.name for layer in reg.on(small[:1]).layers] == ["0"]
+
+
+def test_a_penalty_that_is_made_already_keeps_its_grouping_and_none_is_ignored():
+    model, penalty = two_layers(), Penalty("gl", "neuron")
+    assert (
+        Regularizer(model, penalty).penalty
+        == Regularizer(model, penalty, grouping="neuron").penalty
+        == penalty
+    )
+    with pytest.raises(ValueError, match=r"grouping='feature' contradicts Penalty\('gl', 'neuron'\)"):
+        Regularizer(model, penalty, grouping="feature")
+    with pytest.raises(ValueError, match="unknown grouping 'nonsense'"):
+        Regularizer(model, penalty, grouping="nonsense")
+
+
+@pytest.mark.parametrize("name", ["downsample", "block.downsample"])
+def test_the_default_exclusion_is_idle_where_no_weight_bears_that_name(name):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    model.register_module("block", nn.Module())
+    parent = model.get_submodule(name.rpartition(".")[0])
+    parent.register_module("downsample", nn.Identity())
+    assert [layer.name for layer in Regularizer(model, "gl").layers] == ["0"]
+
+
+@pytest.mark.parametrize("lr", [-0.5, math.nan, math.inf, "0.1", True, None])
+def test_a_step_that_is_no_step_is_refused_and_changes_nothing(lr):
+    for convert in (nn.Module.float, nn.Module.bfloat16):  # compiled and plain
+        model = convert(two_layers())
+        before = model[0].weight.clone()
+        with pytest.raises(ValueError, match=r"lr .* is not a finite number >= 0"):
+            Regularizer(model, "gl", strength=1.0).prox_(lr)
+        assert torch.equal(model[0].weight, before)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.array, torch.tensor])
+def test_numbers_from_numpy_and_pytorch_are_numbers(number):
+    model, twin = two_layers(), two_layers()
+    reg = Regularizer(model, "gl", strength=number(0.5), l1_mix=number(0.25), warmup=number(0.5))
+    assert (reg.strength, reg.l1_mix, reg.warmup) == (0.5, 0.25, 0.5)
+    for convert in (nn.Module.float, nn.Module.bfloat16):
+        for network, lr in ((convert(model), number(0.25)), (convert(twin), 0.25)):
+            Regularizer(network, "gl", strength=0.5).prox_(lr)
+        assert torch.equal(model[0].weight, twin[0].weight)
+
+
+@pytest.mark.parametrize("convert", [nn.Module.float, nn.Module.bfloat16], ids=["compiled", "plain"])
+def test_weights_that_are_not_finite_raise_one_error_in_every_version(convert):
+    model = convert(two_layers())
+    with torch.no_grad():
+        model[1].weight[0, 0, 0, 0] = torch.nan
+    reg = Regularizer(model, "gl", strength=1.0)
+    with pytest.raises(NotFiniteError, match="1 groups hold NaN or infinite weights"):
+        reg.prox_(0.1)
+    assert issubclass(NotFiniteError, FloatingPointError)
+    assert issubclass(NotFiniteError, ValueError)
+
+
+@pytest.mark.parametrize("convert", [nn.Module.float, nn.Module.bfloat16], ids=["compiled", "plain"])
+def test_the_proximal_step_scales_both_its_parts_by_the_learning_rate(convert):
+    model, lr = convert(two_layers()), 0.125
+    reg = Regularizer(model, "gl", strength=0.25, l1_mix=0.5)
+    expected = [
+        reg.penalty.prox(layer.weight, lr * 0.125, layer.layout, l1_step=lr * 0.125) for layer in reg.layers
+    ]
+    without_l1 = [reg.penalty.prox(layer.weight, lr * 0.125, layer.layout) for layer in reg.layers]
+    reg.prox_(lr)
+    for layer, wanted, other in zip(reg.layers, expected, without_l1, strict=True):
+        torch.testing.assert_close(layer.weight.detach(), wanted)
+        assert (wanted - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("key", PENALTIES)
+@pytest.mark.parametrize("convert", [nn.Module.float, nn.Module.bfloat16], ids=["compiled", "plain"])
+def test_the_term_in_a_loss_is_one_node_with_the_closed_forms_gradient(convert, key):
+    model = convert(two_layers())
+    reg = Regularizer(model, key, strength=0.5, l1_mix=0.2)
+    value = reg()
+    assert len(value.grad_fn.next_functions) == len(reg.layers)
+    (3.0 * value).backward(retain_graph=True)
+    first = [layer.weight.grad.clone() for layer in reg.layers]
+    (3.0 * value).backward()
+    for layer, gradient in zip(reg.layers, first, strict=True):
+        by_hand = 1.5 * (0.8 * reg.penalty.gradient(layer.weight) + 0.2 * layer.weight.detach().sign())
+        torch.testing.assert_close(
+            gradient, by_hand, rtol=2e-2 if gradient.dtype == torch.bfloat16 else 1e-5, atol=1e-4
+        )
+        torch.testing.assert_close(layer.weight.grad, 2 * gradient)
+    with torch.no_grad():
+        assert reg().item() == pytest.approx(value.item())
+
+
+def test_the_term_is_followed_by_functional_transforms_and_refuses_a_second_derivative():
+    model = two_layers()
+    reg = Regularizer(model, "gl", strength=0.5)
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+
+    def term(parameters):
+        swapped = torch.nn.utils.stateless._reparametrize_module(model, parameters)
+        with swapped:
+            return reg()
+
+    found = torch.func.grad(term)(parameters)
+    reg.add_gradient_()
+    assert all(torch.allclose(found[f"{n}.weight"], model[n].weight.grad) for n in (0, 1))
+    (gradient,) = torch.autograd.grad(reg(), [model[0].weight], create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        gradient.sum().backward()
+
+
+def test_beside_a_gradient_scaler_the_gradient_is_added_after_unscaling():
+    model, images = two_layers(), torch.randn(2, 3, 8, 8)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    reg = Regularizer(model, "gl", strength=0.5)
+    with torch.autocast("cpu", torch.float16):
+        loss = model(images).float().square().mean()
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    plain = [layer.weight.grad.clone() for layer in reg.layers]
+    expected = [
+        layer.weight.detach() - 0.1 * (gradient + 0.5 * reg.penalty.gradient(layer.weight))
+        for layer, gradient in zip(reg.layers, plain, strict=True)
+    ]
+    reg.add_gradient_()
+    scaler.step(optimizer)
+    assert scaler._found_inf_per_device(optimizer)[torch.device("cpu")].item() == 0
+    for layer, wanted in zip(reg.layers, expected, strict=True):
+        torch.testing.assert_close(layer.weight.detach(), wanted)

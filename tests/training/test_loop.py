@@ -400,3 +400,37 @@ def test_one_call_seeds_everything():
         hg.seed_everything(7)
         draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
     assert draws[0] == draws[1]
+
+
+def a_regularized_network():
+    model = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
+    return model, hg.Regularizer(model, "gl", strength=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (lambda m, r, d: (m, d, "gl"), TypeError, r"regularizer must be a Regularizer, not 'gl'"),
+        (lambda m, r, d: (m, (1, 2), r), TypeError, "data must be what load_data returns, not tuple"),
+        (lambda m, r, d: ("digits_cnn", d, r), TypeError, "model must be a torch.nn.Module"),
+        (lambda m, r, d: (a_regularized_network()[0], d, r), ValueError, "acts on another model"),
+    ],
+)
+@pytest.mark.parametrize("proximal", [False, True])
+def test_what_does_not_belong_together_is_refused_before_anything_is_changed(
+    arguments, error, message, proximal
+):
+    model, reg = a_regularized_network()
+    data = hg.load_data("digits", device="cpu", limit=100)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(error, match=message):
+        hg.fit(*arguments(model, reg, data), epochs=1, proximal=proximal, progress=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("option", ["proximal", "augment", "relative", "bfloat16", "progress", "checkpoint"])
+def test_every_option_is_checked_before_training(option):
+    model, reg = a_regularized_network()
+    data = hg.load_data("digits", device="cpu", limit=100)
+    with pytest.raises(TypeError, match=f"{option} must be"):
+        hg.fit(model, data, reg, **{"epochs": 1, "progress": False, option: 1})

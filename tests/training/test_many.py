@@ -13,10 +13,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hgsr_lite as hg
-import hgsr_lite.regularizer
 from hgsr_lite import fit_many
 from hgsr_lite.data.augment import one_look
-from hgsr_lite.fast.plan import Plan
+from hgsr_lite.fast import plan
 from hgsr_lite.training import many
 from hgsr_lite.training.lockstep import Lockstep
 from hgsr_lite.training.recipe import Cut, Penalised, Recipe
@@ -94,7 +93,7 @@ def test_proximal_steps_in_lockstep_are_those_of_each_network_alone(digits):
 
 
 def test_without_a_compiler_networks_of_one_penalty_are_penalised_together(digits, monkeypatch):
-    monkeypatch.setattr(hgsr_lite.regularizer, "make_plan", lambda *_: Plan())
+    monkeypatch.setattr(plan, "make_plan", plan.plain_plan)
     assert largest_difference(*first_steps(digits, METHODS, Settings(epochs=2))) < 2e-6
 
 
@@ -110,7 +109,7 @@ class _Counter(TorchDispatchMode):
 def test_an_epoch_in_lockstep_takes_as_many_operators_for_many_networks_as_for_two(
     digits, monkeypatch, l1_mix
 ):
-    monkeypatch.setattr(hgsr_lite.regularizer, "make_plan", lambda *_: Plan())
+    monkeypatch.setattr(plan, "make_plan", plan.plain_plan)
     # What is recorded of each network is extra.
     monkeypatch.setattr(TrainingState, "end_epoch", lambda run: None)
     settings, counts = Settings(epochs=1, augment=True, batch_size=256), []

@@ -20,16 +20,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numba import carray, config, get_num_threads, njit, prange, types
-from numba.extending import intrinsic
+from numba import config, get_num_threads, njit, prange
 from torch import Tensor
 
+from hgsr_lite.fast.cpu import extremes, tile
 from hgsr_lite.fast.cpu import rows as row_loops
-from hgsr_lite.fast.cpu import tile
-from hgsr_lite.fast.cpu.rows import FAST, add_row, add_to_groups, multiply_by_group, raise_to, row_norms
+from hgsr_lite.fast.cpu.extremes import is_extreme, serve_extreme
+from hgsr_lite.fast.cpu.memory import row_of
+from hgsr_lite.fast.cpu.rows import (
+    EXPONENTS,
+    FAST,
+    add_row,
+    add_to_groups,
+    multiply_by_group,
+    raise_to,
+    row_norms,
+)
 from hgsr_lite.fast.first_use import explained
 from hgsr_lite.groups import Layout, kernel_stack
 from hgsr_lite.penalties import Penalty
+from hgsr_lite.table import PenaltySpec
 
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 """The dtypes the compiled kernel takes; the others go the plain way."""
@@ -39,16 +49,6 @@ DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 _BLOCK, _STREAMED_BLOCK = 1 << 15, 1 << 22
 _CHUNK = 1 << 11  # kernels whose numbers stay in the nearest cache between two uses
 _PARALLEL_FROM = 1 << 17  # weights: below this, waking a second thread costs more than it saves
-
-
-@intrinsic
-def _pointer(context, address):
-    """Turn an integer address into a pointer that `carray` can see as an array."""
-
-    def generate(cg_context, builder, signature, args):
-        return builder.inttoptr(args[0], cg_context.get_value_type(types.voidptr))
-
-    return types.voidptr(address), generate
 
 
 def layer_rows(weights: list[Tensor], layouts: list[Layout], grouping: str) -> np.ndarray:
@@ -155,12 +155,6 @@ def compiled_work(weights: list[Tensor], layouts: list[Layout], grouping: str) -
     )
 
 
-@njit(inline="always")
-def _row_of(address, offset, columns, elements, sample):
-    """The `(columns, elements)` piece of memory that one row of kernels fills."""
-    return carray(_pointer(address + offset * sample.itemsize), (columns, elements), sample.dtype)
-
-
 def _walk_of(mark: int) -> Callable:
     """The loop over the blocks. Numba's cache tells two compilations apart by what a function closes over."""
 
@@ -188,10 +182,18 @@ def _walk_of(mark: int) -> Callable:
             for top in range(0, rows, many):
                 part = norms[top : top + many]
                 for row in range(top, min(top + many, rows)):
-                    weight = _row_of(weights[layer], start + row * stride, columns, elements, sample)
+                    weight = row_of(weights[layer], start + row * stride, columns, elements, sample)
                     row_norms(weight, norm, norms[row], ahead)
                 raise_to(part.reshape(-1), inner, raised.reshape(-1))
                 add_to_groups(raised[: len(part)], by_kernel, sums if by_kernel else sums[top:])
+            if sample.itemsize == 4 and is_extreme(
+                norms, norm, scale, weights[layer], start, stride, elements, sample
+            ):
+                values[b] = serve_extreme(
+                    weights[layer], gradients[layer], start, stride, (rows, columns, elements), groups,
+                    by_kernel, norm, inner, outer, scale, l1_scale, sample,
+                )  # fmt: skip
+                continue
             raise_to(sums, outer, slopes)
             values[b] = scale * slopes.sum()
             raise_to(sums, outer - 1, slopes)
@@ -202,8 +204,8 @@ def _walk_of(mark: int) -> Callable:
                 raise_to(part.reshape(-1), inner - norm, raised.reshape(-1))
                 multiply_by_group(raised[: len(part)], by_kernel, slopes if by_kernel else slopes[top:])
                 for row in range(top, min(top + many, rows)):
-                    weight = _row_of(weights[layer], start + row * stride, columns, elements, sample)
-                    gradient = _row_of(gradients[layer], start + row * stride, columns, elements, sample)
+                    weight = row_of(weights[layer], start + row * stride, columns, elements, sample)
+                    gradient = row_of(gradients[layer], start + row * stride, columns, elements, sample)
                     total += add_row(weight, gradient, raised[row - top], norm, l1_scale, ahead)
             values[b] += l1_scale * total
         return sample.dtype.type(values.sum())  # infinite where it is too large for the type
@@ -224,9 +226,14 @@ def _compiled_walk(parallel: bool) -> Callable:
     if parallel:
         start_threads()
     # Numba's cache itself looks at this file only.
-    sources = b"".join(Path(source.__file__).read_bytes() for source in (row_loops, tile))
+    sources = b"".join(Path(source.__file__).read_bytes() for source in (row_loops, tile, extremes))
     walk = _walk_of(zlib.crc32(sources) + parallel)
     return explained(njit(cache=True, fastmath=FAST, parallel=parallel)(walk))
+
+
+def knows(spec: PenaltySpec) -> bool:
+    """Whether the loops have code for a row's exponents."""
+    return {spec.inner, spec.inner - spec.norm, spec.outer, spec.outer - 1} <= EXPONENTS
 
 
 def fused_gradient_(

@@ -59,7 +59,7 @@ def exclusive_one(a, size, step):
     threshold = total / (0.5 / step + count)
     for _ in range(MOST_ROUNDS):
         total, fewer = sum_above(a, size, threshold)
-        if fewer == count:
+        if fewer == count or fewer == 0:  # 0: the threshold is the largest magnitude itself, but for rounding
             break
         count = fewer
         threshold = total / (0.5 / step + count)

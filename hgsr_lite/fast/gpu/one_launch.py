@@ -16,9 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hgsr_lite.fast.gpu.stacked import groups_first, send
-from hgsr_lite.groups import Layout
+from hgsr_lite.fast.gpu.stacked import send
+from hgsr_lite.groups import Layout, groups_first
 from hgsr_lite.penalties import Penalty
+from hgsr_lite.table import PenaltySpec
 
 LARGEST = 7
 """Kernels of up to 2 ** 7 elements are served: 11x11 and less."""
@@ -26,6 +27,8 @@ TILE = 10
 """A program holds 2 ** 10 numbers at a time."""
 COLUMNS = 7
 """Numbers in a row of the table of groups."""
+EXPONENTS = {2.0, 1.0, 0.5, 0.0, -0.5, -1.0}
+"""What `_raise_to` knows."""
 
 
 @triton.jit
@@ -36,20 +39,30 @@ def _raise_to(base, exponent: tl.constexpr):
     elif exponent == 1:
         return base
     elif exponent == 0.5:
-        return tl.sqrt_rn(base)
+        return tl.sqrt(base)
     elif exponent == 0:
         return base * 0 + 1  # a NaN must stay one
     elif exponent == -0.5:
-        return tl.where(base == 0, 0.0, 1.0 / tl.sqrt_rn(base))
+        return tl.where(base == 0, 0.0, 1.0 / tl.sqrt(base))
     else:
         return tl.where(base == 0, 0.0, 1.0 / base)
 
 
 @triton.jit
-def _norms(numbers, norm: tl.constexpr):
+def _norms_and_slopes(numbers, norm: tl.constexpr):
+    """The kernels' norms, in float64, and the norms' derivatives.
+
+    Each kernel is divided by its largest weight first: then no square vanishes and none overflows.
+    """
+    largest = tl.max(tl.abs(numbers), 1)
+    unit = numbers / tl.where(largest == 0, 1.0, largest)[:, None]
     if norm == 1:
-        return tl.sum(tl.abs(numbers), 1)
-    return tl.sqrt_rn(tl.sum(numbers * numbers, 1))
+        length = tl.sum(tl.abs(unit), 1)
+        slopes = (numbers > 0).to(tl.float32) - (numbers < 0).to(tl.float32)
+    else:
+        length = tl.sqrt_rn(tl.sum(unit * unit, 1))
+        slopes = unit / tl.where(length == 0, 1.0, length)[:, None]
+    return largest.to(tl.float64) * length.to(tl.float64), slopes
 
 
 @triton.jit
@@ -66,21 +79,20 @@ def _serve(
     norm: tl.constexpr, inner: tl.constexpr, outer: tl.constexpr, bits: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
     """Add one group's gradient; return its part of the term."""
-    total, l1 = 0.0, 0.0
+    total, l1 = tl.full((), 0.0, tl.float64), tl.full((), 0.0, tl.float64)
     for first in range(0, kernels, 1 << (tile - bits)):
         at, real = _tile_at(first, kernels, elements, kernel_stride, element_stride, bits, tile)
         numbers = tl.load(weights + at, mask=real, other=0.0)
-        total += tl.sum(_raise_to(_norms(numbers, norm), inner))
-        l1 += tl.sum(tl.sum(tl.abs(numbers), 1))
+        norms, _ = _norms_and_slopes(numbers, norm)
+        total += tl.sum(_raise_to(norms, inner))
+        l1 += tl.sum(_norms_and_slopes(numbers, 1)[0])
     slope = strength * outer * inner * _raise_to(total, outer - 1)
     for first in range(0, kernels, 1 << (tile - bits)):
         at, real = _tile_at(first, kernels, elements, kernel_stride, element_stride, bits, tile)
         numbers = tl.load(weights + at, mask=real, other=0.0)
-        # d n / d w is w / n for the l2 norm: its 1/n lowers the exponent instead of dividing by 0.
-        coefficient = slope * _raise_to(_norms(numbers, norm), inner - norm)
-        sign = (numbers > 0).to(tl.float32) - (numbers < 0).to(tl.float32)
-        direction = sign if norm == 1 else numbers
-        added = coefficient[:, None] * direction + l1_strength * sign
+        norms, slopes = _norms_and_slopes(numbers, norm)
+        force = (slope * _raise_to(norms, inner - 1)).to(tl.float32)
+        added = force[:, None] * slopes + l1_strength * _norms_and_slopes(numbers, 1)[1]
         tl.store(gradients + at, tl.load(gradients + at, mask=real) + added, mask=real)
     return strength * _raise_to(total, outer) + l1_strength * l1
 
@@ -132,11 +144,16 @@ class LaunchTable:
         return self._addresses
 
 
+def knows(spec: PenaltySpec) -> bool:
+    """Whether the launch has code for a row's exponents."""
+    return {spec.inner, spec.inner - 1, spec.outer, spec.outer - 1} <= EXPONENTS
+
+
 def launch_table(weights: list[Tensor], layouts: list[Layout], grouping: str) -> LaunchTable | None:
     """The table for weights that one launch can serve, else None.
 
     It takes float32 weights on one device, in any memory format that shows their kernels without a copy
-    (`stacked.stackable`), with kernels of up to 128 elements.
+    (`stacked.stackable`), with kernels of up to 128 elements. `knows` says for which penalties.
 
     >>> table = launch_table([torch.zeros(4, 2, 3, 3), torch.zeros(4, 4, 1, 1)], [Layout()] * 2, "feature")
     >>> table.groups[[0, 1, 2]].tolist()
@@ -174,10 +191,10 @@ def launched_gradient_(
     (`TRITON_INTERPRET=1`), which is how it is tested.
     """
     spec, groups = penalty.spec, table.groups
-    values = torch.empty(len(groups), device=groups.device)
+    values = torch.empty(len(groups), device=groups.device, dtype=torch.float64)
     with torch.cuda.device_of(groups):
         _serve_all[(len(groups),)](
             table.addresses(gradients), groups, values, strength, l1_strength,
             spec.norm, spec.inner, spec.outer, table.sizes, LARGEST, COLUMNS, TILE,
         )  # fmt: skip
-    return values.sum()
+    return values.sum().float()

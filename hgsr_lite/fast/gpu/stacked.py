@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hgsr_lite.groups import Layout, kernel_stack, stack_norms
+from hgsr_lite.groups import Layout, groups_first, kernel_stack, stack_norms, sum_dtype
 from hgsr_lite.penalties import Penalty
-
-_ORDER = {"feature": (0, 2, 1, 3), "neuron": (0, 1, 2, 3)}  # of a kernel stack: groups first, kernels next
 
 
 def send(numbers: list, device: torch.device) -> Tensor:
@@ -67,11 +65,6 @@ def buckets(weights: list[Tensor], layouts: list[Layout], grouping: str) -> list
     ]
 
 
-def groups_first(weight: Tensor, layout: Layout, grouping: str) -> Tensor:
-    """A weight as `(conv_groups, groups, kernels of a group, elements)`."""
-    return kernel_stack(weight, layout).permute(_ORDER[grouping])
-
-
 @torch.no_grad()
 def stacked_gradient_(
     penalty: Penalty,
@@ -85,7 +78,7 @@ def stacked_gradient_(
     """Add `strength * penalty' + l1_strength * sign(w)` to the gradients in place; return that term's value.
 
     `tables` are the `buckets` of the weights. All weights lie on one device and have one dtype; any memory
-    format will do. Half precision is computed in float32.
+    format will do.
 
     >>> weight, gradient = torch.tensor([[1., -2.]]), torch.zeros(1, 2)
     >>> tables = buckets([weight], [Layout()], "feature")
@@ -112,4 +105,4 @@ def stacked_gradient_(
             [groups_first(gradients[n], layouts[n], penalty.grouping) for n in table.layers],
             [piece.view(stack.shape) for piece, stack in zip(pieces, stacks, strict=True)],
         )
-    return total
+    return total.to(sum_dtype(weights[0].dtype))
