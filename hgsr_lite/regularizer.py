@@ -10,7 +10,6 @@ from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from hgsr_lite.arguments import check_number, check_share, choose
@@ -351,12 +350,34 @@ class _Term(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[1:])
+        ctx.save_for_backward(*output[1:], *inputs[1:])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, factor: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *torch._foreach_mul(ctx.saved_tensors, factor)
+        half = len(ctx.saved_tensors) // 2
+        gradients = torch._foreach_mul(ctx.saved_tensors[:half], factor)
+        if torch.is_grad_enabled():  # asked with create_graph=True: a constant would be silently wrong there
+            gradients = [*map(_Once.apply, gradients, ctx.saved_tensors[half:])]
+        return None, *gradients
+
+
+class _Once(torch.autograd.Function):
+    """A gradient that depends on its weight, and says so when it is to be differentiated again."""
+
+    @staticmethod
+    def forward(gradient: Tensor, weight: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, *_: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError(
+            "a Regularizer's term cannot be differentiated twice: add strength * penalty(layer.weight) of "
+            "its layers to the loss instead"
+        )
 
 
 def _new_gradient(weight: Tensor) -> Tensor:
