@@ -3,7 +3,7 @@ from .groups import GROUPINGS, Layout, kernel_norms, kernel_stack, weight_layers
 from .models import MODELS, build_model
 from .penalties import Penalty
 from .regularizer import Regularizer
-from .removal import compact, load_compact, prune
+from .removal import compact, load_compact, prune, skip_dead_kernels
 from .series import record_result
 from .study import Study
 from .table import PENALTIES
@@ -51,6 +51,7 @@ __all__ = [
     "prune",
     "record_result",
     "seed_everything",
+    "skip_dead_kernels",
     "sparsity",
     "test_result",
     "weight_layers",

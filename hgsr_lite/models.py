@@ -14,7 +14,7 @@ from functools import partial
 from numbers import Real
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
 from hgsr_lite.arguments import check_count, choose
@@ -87,6 +87,7 @@ class ResNet18(nn.Module):
         return self.fc(self.avgpool(features).flatten(1))
 
 
+@fx.wrap  # a graph keeps it as one step: a proxy for images has no shape to be asked for
 def _check_images(images: Tensor, in_channels: int) -> None:
     if images.ndim != 4 or images.shape[1] != in_channels:
         raise ValueError(

@@ -1,0 +1,133 @@
+"""From a layer to tiles of outputs: the loops around `living_tile`."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from numba import njit
+
+from hgsr_lite.fast.cpu import living_tile
+from hgsr_lite.fast.cpu.living_tile import VECTORS, tile_of, vector_bytes
+
+_BYTES = vector_bytes()
+_11, _12, _14, _18 = (tile_of(1, vectors) for vectors in (1, 2, 4, 8))
+_21, _22, _24 = (tile_of(2, vectors) for vectors in (1, 2, 4))
+_41, _42, _81 = tile_of(4, 1), tile_of(4, 2), tile_of(8, 1)
+
+
+@njit
+def _tile(positions, vectors, image, image_step, out, out_step, residual, job):
+    shape = 10 * positions + vectors
+    if shape == 18:
+        _18(image, image_step, out, out_step, residual, job)
+    elif shape == 42:
+        _42(image, image_step, out, out_step, residual, job)
+    elif shape == 24:
+        _24(image, image_step, out, out_step, residual, job)
+    elif shape == 81:
+        _81(image, image_step, out, out_step, residual, job)
+    elif shape == 14:
+        _14(image, image_step, out, out_step, residual, job)
+    elif shape == 22:
+        _22(image, image_step, out, out_step, residual, job)
+    elif shape == 41:
+        _41(image, image_step, out, out_step, residual, job)
+    elif shape == 12:
+        _12(image, image_step, out, out_step, residual, job)
+    elif shape == 21:
+        _21(image, image_step, out, out_step, residual, job)
+    else:
+        _11(image, image_step, out, out_step, residual, job)
+
+
+@njit
+def _power_of_two(most):
+    """The largest power of two that is not above a number."""
+    found = 1
+    while 2 * found <= most:
+        found *= 2
+    return found
+
+
+@njit
+def _strip(count, length, item, image, image_step, out, out_step, residual, job):
+    """Tiles over `count` runs of `length` numbers; the last ones overlap those before."""
+    lanes = _BYTES // item
+    vectors = _power_of_two(min(VECTORS, length // lanes))
+    positions = _power_of_two(min(VECTORS // vectors, count))
+    for begin in range(0, count, positions):
+        position = min(begin, count - positions)
+        for start in range(0, length, vectors * lanes):
+            ahead = min(start, length - vectors * lanes) * item
+            to = position * out_step + ahead
+            _tile(
+                positions, vectors, image + position * image_step + ahead, image_step, out + to, out_step,
+                residual + to if residual else 0, job,
+            )  # fmt: skip
+
+
+@njit
+def _rectangle(
+    rows, columns, batch, item, image, row_step, column_step, out, out_row, out_column, residual, job
+):
+    """Outputs of so many rows and columns that all read the same part of their kernels."""
+    if column_step == out_column:  # stride 1: a row's columns and images are one run
+        _strip(rows, columns * batch, item, image, row_step, out, out_row, residual, job)
+        return
+    if columns < rows:  # a border: tiles go down
+        rows, columns = columns, rows
+        row_step, column_step, out_row, out_column = column_step, row_step, out_column, out_row
+    for row in range(rows):
+        to = row * out_row
+        _strip(
+            columns, batch, item, image + row * row_step, column_step, out + to, out_column,
+            residual + to if residual else 0, job,
+        )  # fmt: skip
+
+
+def _convolve_of(mark: int) -> Callable:
+    """The loop over channels. Numba's cache tells two compilations apart by what a function closes over."""
+
+    def convolve(
+        first, end, images, out, residual, tables, starts, biases, low, high, row_runs, column_runs, at_once,
+        sizes,
+    ):  # fmt: skip
+        """Write output channels `first` to `end`."""
+        width, batch, out_height, out_width, stride_down, stride_right, above, left = sizes
+        one = batch * biases.itemsize + 0 * mark
+        low, high = biases.dtype.type(low), biases.dtype.type(high)
+        for top in range(0, out_height, at_once):
+            bottom = min(top + at_once, out_height)
+            for channel in range(first, end):
+                bounds = (biases[channel], low, high)
+                for down in range(len(row_runs)):
+                    begin, last = max(row_runs[down, 0], top), min(row_runs[down, 1], bottom)
+                    if begin >= last:
+                        continue
+                    for right in range(len(column_runs)):
+                        column, behind = column_runs[right, 0], column_runs[right, 1]
+                        reach = (
+                            starts[channel], starts[channel + 1], row_runs[down, 2], row_runs[down, 3],
+                            column_runs[right, 2], column_runs[right, 3],
+                        )  # fmt: skip
+                        corner = (begin * stride_down - above) * width + column * stride_right - left
+                        to = ((channel * out_height + begin) * out_width + column) * one
+                        _rectangle(
+                            last - begin, behind - column, batch, biases.itemsize,
+                            images + corner * one, stride_down * width * one, stride_right * one,
+                            out + to, out_width * one, one, residual + to if residual else 0,
+                            (reach, tables, bounds),
+                        )  # fmt: skip
+
+    return convolve
+
+
+@cache
+def compiled_convolution() -> Callable:
+    """The loop over output channels; it runs without Python's lock, so that threads can share them."""
+    # Numba's cache itself looks at this file only.
+    mark = zlib.crc32(Path(living_tile.__file__).read_bytes())
+    return njit(cache=True, nogil=True)(_convolve_of(mark))

@@ -1,0 +1,188 @@
+"""A convolution that multiplies by living kernels only, compiled for the CPU by numba.
+
+Each output channel has a list of its living kernels; a dead one is neither stored nor read. Images lie
+with the batch innermost, so that a weight meets a long run of numbers that need no shuffling: for every
+output a tile of sums stays in registers while the list is walked (`living_tile`). Outputs whose kernels
+reach over the border walk fewer rows or columns of them: nothing is padded.
+
+A batch smaller than a vector is first copied into planes with zeros around them, in which a whole channel
+is one run.
+
+Idea: Park et al., *Faster CNNs with direct sparse convolutions and guided pruning*, ICLR 2017,
+arXiv 1608.01409.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hgsr_lite.fast.cpu.living_loops import compiled_convolution
+from hgsr_lite.fast.cpu.living_tile import lanes
+from hgsr_lite.fast.cpu.shares import run_shares
+from hgsr_lite.fast.living import LivingKernels, Window, batch_innermost, empty_images
+
+DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+"""The dtypes that the compiled loop takes."""
+
+_CACHE_BYTES = 1 << 18  # what may be read between two rows of one output channel
+_PARALLEL_FROM = 1 << 22  # multiply-adds: below this, waking a second thread costs more than it saves
+
+
+@lru_cache(maxsize=1024)
+def runs(size: int, outputs: int, kernel: int, stride: int, before: int, dilation: int) -> np.ndarray:
+    """Stretches of outputs that read the same part of a kernel: rows `(first, end, part's first, end)`.
+
+    >>> runs(size=4, outputs=4, kernel=3, stride=1, before=1, dilation=1)
+    array([[0, 1, 1, 3],
+           [1, 3, 0, 3],
+           [3, 4, 0, 2]])
+    """
+    start = np.arange(outputs) * stride - before
+    first = np.clip(-(start // dilation), 0, kernel)
+    end = np.maximum(first, np.clip((size - 1 - start) // dilation + 1, 0, kernel))
+    changes = np.flatnonzero(np.diff(first) | np.diff(end)) + 1
+    begins = np.concatenate([[0], changes])
+    ends = np.concatenate([changes, [outputs]])
+    return np.stack([begins, ends, first[begins], end[begins]], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What the loop needs besides addresses of tensors, for one layer and shape of images.
+
+    `arrays` keeps alive what `tables` points at: offsets of a kernel's rows and columns, in bytes.
+    """
+
+    arrays: tuple[np.ndarray, np.ndarray]
+    tables: tuple[int, int, int, int, int]
+    row_runs: np.ndarray
+    column_runs: np.ndarray
+    rows_at_once: int
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, window: Window, offsets: tuple[np.ndarray, np.ndarray], plane: int, *others) -> _Plan:
+        """`plane` is the bytes of an input channel."""
+        addresses = tuple(array.ctypes.data for array in offsets)
+        tall, wide = window.kernel
+        return cls(offsets, (*addresses, plane, wide, tall * wide), *others)
+
+
+@lru_cache(maxsize=4096)
+def _plan_of_runs(window: Window, shape: torch.Size, item: int) -> tuple[_Plan, tuple[int, int]]:
+    """A run: the images of one pixel, and of those beside it."""
+    batch, channels, height, width = shape
+    down, right = window.output_size(height, width)
+    above, _, left, _ = window.padding
+    one = batch * item
+    (tall, wide), (spread_down, spread_right) = window.kernel, window.dilation
+    offsets = np.arange(tall) * (spread_down * width * one), np.arange(wide) * (spread_right * one)
+    row_runs = runs(height, down, tall, window.stride[0], above, spread_down)
+    column_runs = runs(width, right, wide, window.stride[1], left, spread_right)
+    rows_at_once = max(1, min(down, 16, _CACHE_BYTES // (channels * width * one * window.stride[0])))
+    sizes = (width, batch, down, right, *window.stride, above, left)
+    plan = _Plan.of(window, offsets, height * width * one, row_runs, column_runs, rows_at_once, sizes)
+    return plan, (down, right)
+
+
+def sparse_convolution(
+    images: Tensor, living: LivingKernels, bias: Tensor, window: Window, residual: Tensor | None = None,
+    low: float = -math.inf, high: float = math.inf,
+) -> Tensor:  # fmt: skip
+    """`clamp(residual + bias + sum over living kernels, low, high)`, batch innermost.
+
+    `images` is (batch, input channels, height, width) on the CPU in a dtype of `DTYPES`, as are all others.
+
+    >>> living = LivingKernels(torch.full((1, 1, 1), 3.0), torch.tensor([1]), torch.tensor([0, 0, 1]))
+    >>> images = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
+    >>> sparse_convolution(images, living, torch.tensor([0.5, 0.0]), Window((1, 1))).flatten()
+    tensor([0.5000, 6.0000])
+    """
+    shape, item = images.shape, images.element_size()
+    if shape[0] == 0:
+        return empty_images(images, bias.shape[0], *window.output_size(*shape[2:]))
+    residual = None if residual is None else batch_innermost(residual)
+    if shape[0] < lanes(item):
+        return _convolve_planes(images, living, bias, window, residual, low, high)
+    plan, size = _plan_of_runs(window, shape, item)
+    out = empty_images(images, bias.shape[0], *size)
+    _start(plan, batch_innermost(images), living, bias, out, residual, low, high)
+    return out
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """How images are copied into planes: one for each place between two strides, zeros around."""
+
+    plan: _Plan
+    shape: tuple[int, ...]
+    stored: int
+    padding: tuple[int, int, int, int]
+    size: tuple[int, int]
+
+
+@lru_cache(maxsize=4096)
+def _plan_of_planes(window: Window, shape: torch.Size, item: int) -> _Planes:
+    """A run: a whole channel."""
+    batch, channels, height, width = shape
+    down, right = window.output_size(height, width)
+    (tall, wide), (step_down, step_right) = window.kernel, window.stride
+    rows, columns = np.arange(tall) * window.dilation[0], np.arange(wide) * window.dilation[1]
+    plane_height, plane_width = int(down + rows[-1] // step_down), int(right + columns[-1] // step_right)
+    plane = plane_height * plane_width * batch
+    stored = max(((down - 1) * plane_width + right) * batch, lanes(item))
+    offsets = (
+        (rows % step_down * step_right * plane + rows // step_down * plane_width * batch) * item,
+        (columns % step_right * plane + columns // step_right * batch) * item,
+    )
+    bytes_of_channel = step_down * step_right * plane * item
+    whole = np.array([[0, 1, 0, tall]]), np.array([[0, 1, 0, wide]])
+    plan = _Plan.of(window, offsets, bytes_of_channel, *whole, 1, (1, stored, 1, 1, 1, 1, 0, 0))
+    above, _, left, _ = window.padding
+    behind = plane_height * step_down - above - height, plane_width * step_right - left - width
+    shape = (channels, step_down, step_right, plane_height, plane_width, batch)
+    return _Planes(plan, shape, stored, (0, 0, left, behind[1], above, behind[0]), (down, right))
+
+
+def _convolve_planes(images, living, bias, window, residual, low, high) -> Tensor:
+    """For fewer images than a vector holds numbers."""
+    planes = _plan_of_planes(window, images.shape, images.element_size())
+    channels, step_down, step_right, plane_height, plane_width, batch = planes.shape
+    padded = pad(images.permute(1, 2, 3, 0), planes.padding)
+    memory = images.new_empty(math.prod(planes.shape) + planes.stored)
+    memory[-planes.stored :] = 0
+    memory[: -planes.stored].view(planes.shape).copy_(
+        padded.view(channels, plane_height, step_down, plane_width, step_right, batch).permute(
+            0, 2, 4, 1, 3, 5
+        )
+    )
+    result = images.new_empty(bias.shape[0], planes.stored)
+    bounds = (low, high) if residual is None else (-math.inf, math.inf)
+    _start(planes.plan, memory, living, bias, result, None, *bounds)
+    strides = (1, planes.stored, plane_width * batch, batch)
+    found = result.as_strided((batch, bias.shape[0], *planes.size), strides)
+    out = empty_images(images, bias.shape[0], *planes.size)
+    return out.copy_(found) if residual is None else torch.add(found, residual, out=out).clamp_(low, high)
+
+
+def _start(plan: _Plan, images, living: LivingKernels, bias, out, residual, low, high) -> None:
+    """Share the output channels among as many threads as PyTorch has, where the work is worth it."""
+    arguments = (
+        images.data_ptr(), out.data_ptr(), 0 if residual is None else residual.data_ptr(),
+        (living.inputs.data_ptr(), living.weight.data_ptr(), *plan.tables),
+        living.starts.numpy(), bias.numpy(), low, high, plan.row_runs, plan.column_runs, plan.rows_at_once,
+        plan.sizes,
+    )  # fmt: skip
+    loop, channels = compiled_convolution(), bias.shape[0]
+    threads = torch.get_num_threads()
+    if threads == 1 or living.weight.numel() * out.numel() < _PARALLEL_FROM * channels:
+        loop(0, channels, *arguments)
+    else:
+        run_shares(loop, living.shares(threads), arguments)

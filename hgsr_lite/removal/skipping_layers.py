@@ -1,0 +1,219 @@
+"""The layers of a network without its dead kernels, and the graph that they are put into."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from hgsr_lite.fast import (
+    LivingKernels,
+    batch_innermost,
+    living_convolution,
+    living_max_pool,
+    living_mean_pool,
+)
+
+
+class LivingConvolution(nn.Module):
+    """A convolution that stores and multiplies living kernels only, with what follows it in the same pass.
+
+    Called with images `(batch, channels, height, width)`, and with the other summand of a residual sum if
+    there is one. `low` and `high` bound what comes out: (0, inf) is a ReLU, (0, 6) a ReLU6. `dense_alone`
+    and `dense_many` say where the whole weight, kept beside the living kernels, is faster.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, dense_alone: bool = False, dense_many: bool = False) -> None:
+        super().__init__()
+        weight, groups = convolution.weight.detach(), convolution.groups
+        living = LivingKernels.of(weight, groups)
+        bias = (
+            weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach().clone()
+        )
+        for name, tensor in {**vars(living), "bias": bias}.items():
+            self.register_buffer(name, tensor)
+        self.register_buffer("dense", weight.clone() if dense_alone or dense_many else None)
+        self.window = [*convolution.stride, *_padding(convolution), *convolution.dilation]
+        self.shape, self.groups = tuple(weight.shape), groups
+        self.dense_alone, self.dense_many = dense_alone, dense_many
+        self.low, self.high = -math.inf, math.inf
+
+    def forward(self, images: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The layer's outputs, batch innermost. Raises `RuntimeError` where a gradient would be lost."""
+        if torch.is_grad_enabled() and (
+            images.requires_grad or (residual is not None and residual.requires_grad)
+        ):
+            raise RuntimeError(
+                "a network without its dead kernels has no gradient: ask the dense network for it, "
+                "or call this one under torch.no_grad()"
+            )
+        return living_convolution(
+            images, residual, self.weight, self.inputs, self.starts, self.bias, self.dense, self.window,
+            self.groups, self.low, self.high, self.dense_alone, self.dense_many,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """Living kernels of how many, and what the pass does besides."""
+        outputs, inputs = self.shape[:2]
+        bounds = (
+            "" if (self.low, self.high) == (-math.inf, math.inf) else f", held in [{self.low}, {self.high}]"
+        )
+        return f"{len(self.weight)} of {outputs * inputs} kernels alive, {self.shape[2:]}{bounds}"
+
+
+def _padding(convolution: nn.Conv2d) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right; an odd sum puts the larger part behind, as PyTorch does."""
+    if convolution.padding == "valid":
+        return (0, 0, 0, 0)
+    if convolution.padding == "same":
+        sums = [d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)]
+        return (sums[0] // 2, sums[0] - sums[0] // 2, sums[1] // 2, sums[1] - sums[1] // 2)
+    down, across = convolution.padding
+    return (down, down, across, across)
+
+
+def not_covered(layer: nn.Module) -> str:
+    """Why a convolution stays dense whatever it holds; "" if it need not."""
+    if type(layer) is not nn.Conv2d:
+        return f"{type(layer).__name__} is not covered, only Conv2d"
+    if layer.padding_mode != "zeros":
+        return f"padding_mode={layer.padding_mode!r} is not covered, only 'zeros'"
+    if layer.weight.dtype not in (torch.float32, torch.float64):
+        return f"{layer.weight.dtype} is not covered, only float32 and float64"
+    return (
+        ""
+        if layer.weight.device.type == "cpu"
+        else f"{layer.weight.device.type} is not covered, only the CPU"
+    )
+
+
+class LivingPool(nn.Module):
+    """A max-pool or an adaptive average pool over images that lie batch innermost."""
+
+    def __init__(self, pool: nn.MaxPool2d | nn.AdaptiveAvgPool2d) -> None:
+        super().__init__()
+        self.is_max = isinstance(pool, nn.MaxPool2d)
+        if self.is_max:
+            moves = (pool.kernel_size, pool.stride, pool.padding)
+            self.arguments = ([_pair(move) for move in moves], pool.ceil_mode)
+        else:
+            self.arguments = tuple(_pair(pool.output_size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The pooled images, batch innermost."""
+        if self.is_max:
+            moves, ceil = self.arguments
+            return living_max_pool(images, *moves, ceil)
+        return living_mean_pool(images, *self.arguments)
+
+
+def _pair(number: int | tuple[int, int]) -> list[int]:
+    return [number, number] if isinstance(number, int) else list(number)
+
+
+class ScaleShift(nn.Module):
+    """A batch norm in eval mode that no convolution could take in: `scale * images + shift`."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        ones = torch.ones_like(norm.running_var)
+        scale = (norm.weight if norm.affine else ones).detach() / torch.sqrt(norm.running_var + norm.eps)
+        shift = (norm.bias.detach() if norm.affine else 0 * ones) - scale * norm.running_mean
+        self.register_buffer("scale", scale.view(-1, 1, 1))
+        self.register_buffer("shift", shift.view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The normalised images, in the memory format they came in."""
+        return torch.addcmul(self.shift, images, self.scale)
+
+
+def join_channels(images: list[Tensor], dim: int = 1) -> Tensor:
+    """`torch.cat(images, 1)`, batch innermost."""
+    if dim != 1 or any(each.ndim != 4 for each in images):
+        return torch.cat(images, dim)
+    return torch.cat([batch_innermost(each).permute(1, 2, 3, 0) for each in images]).permute(3, 0, 1, 2)
+
+
+def put_in_(graph: fx.GraphModule, layers: dict[str, LivingConvolution]) -> None:
+    """Put living convolutions, by name, into a graph, and let pools, norms and joins keep their layout."""
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and node.target in layers:
+            graph.set_submodule(node.target, layers[node.target])
+            _take_in_sum_(graph, node)
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and node.target in layers:
+            _take_in_bounds_(graph, node)
+        elif node.op == "call_module":
+            _keep_layout_(graph, node)
+        elif node.op == "call_function" and node.target in (torch.cat, torch.concat):
+            node.target = join_channels
+        elif node.op == "call_function" and node.target is functional.adaptive_avg_pool2d:
+            size = _pair(node.args[1] if len(node.args) > 1 else node.kwargs["output_size"])
+            if None not in size:
+                node.target, node.args, node.kwargs = living_mean_pool, (node.args[0], *size), {}
+    graph.graph.lint()
+    graph.recompile()
+    graph.delete_all_unused_submodules()
+
+
+def _keep_layout_(graph: fx.GraphModule, node: fx.Node) -> None:
+    module = graph.get_submodule(node.target)
+    plain_max = (
+        type(module) is nn.MaxPool2d and not module.return_indices and _pair(module.dilation) == [1, 1]
+    )
+    grid = type(module) is nn.AdaptiveAvgPool2d and None not in _pair(module.output_size)
+    if plain_max or grid:
+        graph.set_submodule(node.target, LivingPool(module))
+    elif type(module) is nn.BatchNorm2d and module.running_mean is not None:
+        graph.set_submodule(node.target, ScaleShift(module))
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _take_in_sum_(graph: fx.GraphModule, node: fx.Node) -> None:
+    """A residual sum behind a convolution becomes the convolution's second argument."""
+    total = _only_user(node)
+    sums = (operator.add, operator.iadd, torch.add)
+    if total is None or total.op != "call_function" or total.target not in sums or total.kwargs:
+        return
+    if len(total.args) != 2 or not all(isinstance(each, fx.Node) for each in total.args):
+        return
+    (other,) = [each for each in total.args if each is not node] or [node]
+    if other is node or other.meta["tensor_meta"].shape != node.meta["tensor_meta"].shape:
+        return
+    with graph.graph.inserting_before(total):
+        joined = graph.graph.call_module(node.target, (node.args[0], other))
+    joined.meta = dict(node.meta)
+    total.replace_all_uses_with(joined)
+    graph.graph.erase_node(total)
+    graph.graph.erase_node(node)
+
+
+def _take_in_bounds_(graph: fx.GraphModule, node: fx.Node) -> None:
+    """A ReLU or a clamp behind a convolution becomes the bounds of what it writes."""
+    behind = _only_user(node)
+    bounds = None if behind is None else _bounds(graph, behind)
+    if bounds is not None:
+        layer = graph.get_submodule(node.target)
+        layer.low, layer.high = bounds
+        behind.replace_all_uses_with(node)
+        graph.graph.erase_node(behind)
+
+
+def _bounds(graph: fx.GraphModule, node: fx.Node) -> tuple[float, float] | None:
+    functions: dict[Callable | str, tuple[float, float]] = {
+        functional.relu: (0.0, math.inf), torch.relu: (0.0, math.inf), torch.relu_: (0.0, math.inf),
+        functional.relu6: (0.0, 6.0), "relu": (0.0, math.inf), "relu_": (0.0, math.inf),
+    }  # fmt: skip
+    if node.op == "call_module":
+        module = graph.get_submodule(node.target)
+        if isinstance(module, nn.Hardtanh):  # ReLU6 is one
+            return float(module.min_val), float(module.max_val)
+        return (0.0, math.inf) if type(module) is nn.ReLU else None
+    return functions.get(node.target)

@@ -1,0 +1,169 @@
+"""What skipping dead kernels saves: multiply-adds, bytes and time, in a table and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from hgsr_lite.removal.cost import Cost, latency, macs
+from hgsr_lite.removal.living_file import living_bytes, stored_numbers
+from hgsr_lite.removal.proof import OutputChange
+from hgsr_lite.removal.report import CompactReport, written
+
+
+@dataclass(frozen=True)
+class SkippedLayer:
+    """One convolution's kernels, how many live, and why it is dense, if it is."""
+
+    name: str
+    kernels: int
+    living: int
+    dense_because: str
+
+    @classmethod
+    def of(cls, name: str, layer: nn.Module, reason: str) -> SkippedLayer:
+        """Count the kernels of a convolution."""
+        kernels = (layer.weight != 0).flatten(2).any(-1)
+        return cls(name, kernels.numel(), int(kernels.sum()), reason)
+
+
+@dataclass(frozen=True)
+class SkipCosts:
+    """A network before and after: numbers stored, bytes of its file, and what it takes for each batch size.
+
+    `before.seconds` is the fastest dense form: batch norms folded in, contiguous or channels_last.
+    """
+
+    bytes_before: int
+    bytes_after: int
+    by_batch: dict[int, tuple[Cost, Cost]]
+
+
+def network_costs(
+    model: nn.Module,
+    fused: nn.Module,
+    small: nn.Module,
+    example: Tensor,
+    batches: Sequence[int],
+    repeats: int,
+) -> SkipCosts:
+    """Measure the dense network at its best and the one without dead kernels, taking turns."""
+    ordinary = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    numbers = sum(parameter.numel() for parameter in model.parameters()), stored_numbers(model)
+    work = macs(fused, example), macs(small, example)
+    costs = {}
+    for count in batches:
+        images = example[torch.arange(count) % len(example)]
+        seconds = _seconds(fused, small, images, repeats)
+        costs[count] = tuple(Cost(*each) for each in zip(numbers, work, seconds, strict=True))
+    return SkipCosts(ordinary, living_bytes(model), costs)
+
+
+def _seconds(fused: nn.Module, small: nn.Module, images: Tensor, repeats: int) -> tuple[float, float]:
+    """Dense at its best, then small; a network that takes long is run less often, twice at least."""
+    if not repeats:
+        return math.nan, math.nan
+    models = {"contiguous": fused, "small": small}
+    first = latency(models, images, 1)
+    rounds = max(2, min(repeats, int(2 / sum(first.values()))))
+    found = latency(models, images, rounds)
+    best = found["contiguous"]
+    with suppress(RuntimeError):  # channels_last is for images of four dimensions
+        best = min(
+            best, latency({"": fused}, images.contiguous(memory_format=torch.channels_last), rounds)[""]
+        )
+    return best, found["small"]
+
+
+@dataclass(frozen=True)
+class SkipReport:
+    """What `skip_dead_kernels` left out, what that saves, and how far the outputs moved.
+
+    `change` is measured on the example and on random images, against the model given in. `tile` is how
+    many images go through together; `left_dense` why the whole network stayed as it was, "" if it did not.
+    """
+
+    layers: tuple[SkippedLayer, ...]
+    costs: SkipCosts
+    change: dict[str, OutputChange]
+    compacted: CompactReport | None = None
+    tile: int | None = None
+    left_dense: str = ""
+
+    @property
+    def kernels(self) -> int:
+        """How many kernels the convolutions have."""
+        return sum(layer.kernels for layer in self.layers)
+
+    @property
+    def dead_kernels(self) -> int:
+        """How many of them are all zero."""
+        return self.kernels - sum(layer.living for layer in self.layers)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a convolution: its kernels, the living ones, and why it is dense, if it is."""
+        return pd.DataFrame([vars(layer) for layer in self.layers]).set_index("name")
+
+    def table(self) -> pd.DataFrame:
+        """What is stored and done before and after; with `compacted`, before the channels went as well."""
+        rows: dict[str, tuple[float, float]] = {}
+        for count, (before, after) in self.costs.by_batch.items():
+            rows["numbers stored"] = (before.parameters, after.parameters)
+            rows["multiply-adds per image"] = (before.macs, after.macs)
+            rows[f"milliseconds, batch {count}"] = (1e3 * before.seconds, 1e3 * after.seconds)
+        rows["bytes of the file"] = (self.costs.bytes_before, self.costs.bytes_after)
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"])
+        if self.compacted is not None:
+            first = self.compacted.before
+            whole = {"numbers stored": first.parameters, "multiply-adds per image": first.macs}
+            table.insert(0, "before compact", pd.Series(whole, dtype=float))
+        table["times less"] = table["before"] / table["after"]
+        return table
+
+    def _sentences(self) -> list[str]:
+        lines = [f"{self.dead_kernels:,} of {self.kernels:,} kernels are dead"]
+        if self.left_dense:
+            lines.append(f"the network stayed dense: {self.left_dense}")
+        worth = self._worth()
+        if worth:
+            lines.append(worth)
+        changes = ", ".join(f"{what} {c.absolute:.2g} ({c.relative:.1e})" for what, c in self.change.items())
+        lines.append(f"largest change of output (relative to the largest output): {changes}")
+        lines += [
+            f"dense: {layer.name} ({layer.dense_because})" for layer in self.layers if layer.dense_because
+        ]
+        return lines
+
+    def _worth(self) -> str:
+        """What a dead kernel is worth here, what a dead channel, what both."""
+        before, after = next(iter(self.costs.by_batch.values()))
+        if not self.dead_kernels or not after.macs:
+            return ""
+        kernel = (before.macs - after.macs) / self.dead_kernels
+        times = f"{before.macs / after.macs:.3g} times"
+        words = f"a dead kernel saves {written(kernel)} multiply-adds an image, all {times}"
+        if self.compacted is None or not self.compacted.exact + self.compacted.approximate:
+            return words
+        gone = self.compacted.exact + self.compacted.approximate
+        first = self.compacted.before.macs
+        channel = written((first - before.macs) / gone)
+        return (
+            f"a dead channel saved {channel} multiply-adds an image, all {gone} of them "
+            f"{first / before.macs:.3g} times; {words}; both together {first / after.macs:.3g} times"
+        )
+
+    def __str__(self) -> str:
+        table = self.table().to_string(float_format=written)
+        return "\n".join([*self._sentences(), table, self.to_frame().to_string()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{line}</li>" for line in self._sentences())
+        return f"<ul>{lines}</ul>{self.table().to_html(float_format=written)}{self.to_frame().to_html()}"

@@ -1,0 +1,174 @@
+"""A convolution over living kernels is the dense one, whatever its shape, compiled or plain."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, conv2d, max_pool2d
+
+from hgsr_lite.fast import LivingKernels, Window, living_max_pool, living_mean_pool, plain_sparse_convolution
+
+sparse_convolution = pytest.importorskip("hgsr_lite.fast.cpu.sparse_convolution").sparse_convolution
+LIMIT = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+@st.composite
+def convolutions(draw):
+    """Images, a weight with dead kernels, and how the kernel moves."""
+    kernel, stride, dilation = (
+        draw(st.tuples(sizes, sizes)) for sizes in (st.integers(1, 4), st.integers(1, 3), st.integers(1, 2))
+    )
+    padding = draw(st.tuples(*[st.integers(0, 3)] * 4))
+    window = Window(kernel, stride, padding, dilation)
+    height, width = (
+        draw(st.integers(max(1, d * (k - 1) + 1 - sum(p)), 12))
+        for d, k, p in zip(dilation, kernel, (padding[:2], padding[2:]), strict=True)
+    )
+    groups = draw(st.integers(1, 3))
+    outputs, inputs = groups * draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    batch = draw(st.one_of(st.integers(1, 20), st.integers(1, 130)))
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    dtype = draw(st.sampled_from(list(LIMIT)))
+    weight = torch.randn(outputs, inputs, *kernel, dtype=dtype)
+    pattern = draw(st.sampled_from(["random", "all dead", "none dead", "one alive", "channels dead"]))
+    alive = torch.rand(outputs, inputs) < 0.4
+    if pattern == "channels dead":
+        alive[0], alive[:, -1] = False, False
+    elif pattern != "random":
+        alive[:] = pattern == "none dead"
+        alive[-1, 0] |= pattern == "one alive"
+    weight *= alive[..., None, None]
+    return torch.randn(batch, groups * inputs, height, width, dtype=dtype), weight, window, groups
+
+
+def dense(images: Tensor, weight: Tensor, bias: Tensor, window: Window, groups: int) -> Tensor:
+    above, below, left, right = window.padding
+    padded = torch.nn.functional.pad(images, (left, right, above, below))
+    return conv2d(padded, weight, bias, window.stride, 0, window.dilation, groups)
+
+
+def close(found: Tensor, wanted: Tensor) -> bool:
+    distance = float((found - wanted).abs().max())
+    return found.shape == wanted.shape and distance <= LIMIT[wanted.dtype] * max(
+        1.0, float(wanted.abs().max())
+    )
+
+
+@settings(max_examples=150)
+@given(convolutions(), st.booleans(), st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (0.0, 0.5)]))
+def test_it_is_the_dense_convolution_with_what_follows_it_and_equal_bit_for_bit_on_two_threads(
+    case, with_residual, bounds
+):
+    images, weight, window, groups = case
+    living, bias = LivingKernels.of(weight, groups), torch.randn(len(weight), dtype=weight.dtype)
+    wanted = dense(images, weight, bias, window, groups)
+    residual = torch.randn_like(wanted) if with_residual else None
+    wanted = (wanted if residual is None else wanted + residual).clamp(*bounds)
+    arguments = (images, living, bias, window, residual, *bounds)
+    assert close(plain_sparse_convolution(*arguments), wanted)
+    found = {}
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found[threads] = sparse_convolution(*arguments)
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert close(found[1], wanted)
+    assert found[1].permute(1, 2, 3, 0).is_contiguous()
+    assert torch.equal(found[1], found[2])
+
+
+def test_a_large_layer_is_shared_by_two_threads_and_equal_bit_for_bit():
+    torch.manual_seed(0)
+    weight = torch.randn(48, 48, 3, 3) * (torch.rand(48, 48, 1, 1) < 0.2)
+    images, bias = torch.randn(32, 48, 12, 12), torch.randn(48)
+    arguments = (images, LivingKernels.of(weight), bias, Window((3, 3), (1, 1), (1, 1, 1, 1)))
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(sparse_convolution(*arguments))
+    torch.set_num_threads(before)
+    assert close(found[0], conv2d(images, weight, bias, padding=1))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("convolve", [sparse_convolution, plain_sparse_convolution])
+def test_a_dead_kernel_ignores_infinity_and_nan_and_a_living_one_passes_them_on(batch, number, convolve):
+    weight = torch.zeros(2, 2, 1, 1)
+    weight[0, 0], weight[1, 1] = 1.0, 1.0
+    images = torch.ones(batch, 2, 2, 2)
+    images[:, 0, 0, 0] = number
+    found = convolve(images, LivingKernels.of(weight), torch.zeros(2), Window((1, 1)), None, 0.0)
+    assert torch.equal(
+        found[:, 1], torch.ones(batch, 2, 2)
+    )  # the dense one says NaN here: zero times infinity
+    assert not torch.isfinite(found[:, 0, 0, 0]).any()
+    assert torch.equal(found[:, 0, 1], torch.ones(batch, 2))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_kernel_that_is_not_finite_is_alive_and_seen(number):
+    weight = torch.zeros(1, 2, 1, 1)
+    weight[0, 1] = number
+    living = LivingKernels.of(weight)
+    found = sparse_convolution(torch.ones(16, 2, 2, 2), living, torch.zeros(1), Window((1, 1)))
+    assert living.inputs.tolist() == [1]
+    assert not torch.isfinite(found).any()
+
+
+def test_images_in_any_memory_format_and_none_at_all():
+    weight = torch.randn(3, 2, 3, 3)
+    arguments = (LivingKernels.of(weight), torch.zeros(3), Window((3, 3)))
+    images = torch.randn(9, 2, 5, 5)
+    wanted = conv2d(images, weight)
+    for same in (
+        images.contiguous(memory_format=torch.channels_last),
+        images.flip(0).flip(0),
+        images[:, :, :, :],
+    ):
+        assert close(sparse_convolution(same, *arguments), wanted)
+    every_second = torch.randn(18, 2, 5, 5)[::2]
+    assert close(sparse_convolution(every_second, *arguments), conv2d(every_second, weight))
+    assert sparse_convolution(images[:0], *arguments).shape == (0, 3, 3, 3)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 33), st.integers(2, 9), st.integers(2, 9), st.integers(1, 3), st.integers(1, 3),
+    st.integers(0, 1), st.booleans(),
+)  # fmt: skip
+def test_pools_are_pytorchs_and_nan_wins(batch, height, width, kernel, stride, padding, ceil):
+    kernel = min(kernel, height, width)
+    padding = min(padding, kernel // 2)
+    images = torch.randn(batch, 3, height, width)
+    images[0, 0, 0, 1] = math.nan
+    wanted = max_pool2d(images, kernel, stride, padding, ceil_mode=ceil)
+    found = living_max_pool(images, [kernel] * 2, [stride] * 2, [padding] * 2, ceil)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
+    grid = (min(kernel, height), min(stride, width))
+    torch.testing.assert_close(
+        living_mean_pool(images, *grid),
+        adaptive_avg_pool2d(images, grid),
+        rtol=1e-5,
+        atol=1e-6,
+        equal_nan=True,
+    )
+
+
+def test_pytorch_finds_nothing_wrong_with_the_operators():
+    weight = torch.randn(4, 3, 3, 3) * (torch.rand(4, 3, 1, 1) < 0.5)
+    living = vars(LivingKernels.of(weight)).values()
+    for batch in (1, 16):
+        images = torch.randn(batch, 3, 6, 6)
+        numbers = ([1, 1, 1, 1, 1, 1, 1, 1], 1, 0.0, math.inf, False, False)
+        arguments = (images, None, *living, torch.randn(4), None, *numbers)
+        torch.library.opcheck(torch.ops.hgsr_lite.living_convolution.default, arguments)
+        torch.library.opcheck(torch.ops.hgsr_lite.max_pool.default, (images, [2, 2], [2, 2], [0, 0], True))
+        torch.library.opcheck(torch.ops.hgsr_lite.mean_pool.default, (images, 2, 3))

@@ -1,0 +1,254 @@
+"""A network without its dead kernels is the same function, says what it left out, and can be passed on."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+import hgsr_lite as hg
+from hgsr_lite.removal import living_state, load_living, macs, save_living
+from hgsr_lite.removal import skipping as skipping_module
+from hgsr_lite.removal.living_file import living_bytes
+from hgsr_lite.removal.skipping import SkippingNetwork
+from hgsr_lite.removal.skipping_layers import LivingConvolution
+
+LIVING = [*hg.MODELS, "torchvision resnet18", "vgg11_bn", "mobilenet_v2", "densenet121"]
+
+
+def network(name: str, share: float = 0.9) -> nn.Module:
+    """A network with random kernels dead, and batch norms that have seen something."""
+    if name in hg.MODELS:
+        model = hg.build_model(name, in_channels=3, num_classes=10, seed=0)
+    else:
+        torch.manual_seed(0)
+        model = getattr(torchvision.models, name.split()[-1])(num_classes=10)
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
+            alive = torch.rand(module.weight.shape[:2], generator=generator) >= share
+            alive[:, 0] |= ~alive.any(1)  # no channel dies of it: every layer is really compared
+            module.weight.data *= alive[..., None, None] / (1 - share) ** 0.5
+        elif isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    return model.eval()
+
+
+def distance(one: nn.Module, other: nn.Module, images: Tensor) -> float:
+    with torch.no_grad():
+        wanted, found = one(images), other(images)
+    assert found.shape == wanted.shape
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def _empty(model: nn.Module) -> nn.Module:
+    """The same network with nothing of it left in the weights."""
+    model = copy.deepcopy(model)
+    for tensor in model.state_dict().values():
+        tensor.zero_()
+    return model
+
+
+@pytest.fixture
+def never_dense(monkeypatch):
+    """Every covered layer is taken, whatever this machine's clock says."""
+    monkeypatch.setattr(skipping_module, "_MARGIN", 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIVING)
+@pytest.mark.usefixtures("never_dense")
+def test_networks_are_the_same_function_saved_loaded_copied_and_exported(name, tmp_path):
+    model = network(name)
+    size = 64 if name in LIVING[4:] else 32
+    images = torch.randn(3, 3, size, size)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    small, report = hg.skip_dead_kernels(model, images, repeats=0)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    assert any(isinstance(module, LivingConvolution) for module in small.modules())
+    assert report.change["example"].relative < 1e-5
+    fresh = torch.randn(19, 3, size, size)
+    assert distance(model, small, fresh) < 1e-5
+    assert distance(small, copy.deepcopy(small), fresh) == 0
+    exported = torch.export.export(small, (images,)).module()
+    assert distance(small, exported, images) < 1e-6
+    save_living(model, tmp_path / "living.safetensors")
+    loaded = load_living(_empty(model), tmp_path / "living.safetensors")
+    assert all(torch.equal(tensor, before[key]) for key, tensor in loaded.state_dict().items())
+    torch.save(small.state_dict(), tmp_path / "small.pt")
+    again, _ = hg.skip_dead_kernels(loaded, images, repeats=0)
+    again.load_state_dict(torch.load(tmp_path / "small.pt", weights_only=True))
+    again.tile = small.tile  # found by a clock; what is left dense rounds by how many images come together
+    assert distance(small, again, fresh) == 0
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_relu_residual_sums_norms_and_pools_leave_the_graph():
+    small, _ = hg.skip_dead_kernels(network("resnet18"), torch.randn(2, 3, 32, 32), repeats=0)
+    assert isinstance(small, SkippingNetwork)
+    left = {type(module) for module in small.modules()}
+    assert not left & {nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Conv2d}
+    assert not any("add" in str(node.target) for node in small.network.graph.nodes)
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_activations_are_ordinary_tensors_with_the_batch_innermost():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softsign(), nn.Conv2d(4, 4, 3), nn.GELU())
+    model[0].weight.data[:, 0] = model[2].weight.data[:, 0] = 0
+    images = torch.randn(16, 3, 9, 9)
+    small, _ = hg.skip_dead_kernels(model, images, repeats=0)
+    assert small(images).permute(1, 2, 3, 0).is_contiguous()
+    assert distance(model, small, images) < 1e-5
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_double_precision_asymmetric_same_padding_conv_groups_and_dilation():
+    model = nn.Sequential(
+        nn.Conv2d(4, 6, (2, 4), padding="same", groups=2),
+        nn.ReLU6(),
+        nn.Conv2d(6, 3, 3, 2, 2, 2),
+        nn.Hardtanh(),
+    ).double()
+    model[0].weight.data[:3, 0] = model[2].weight.data[0] = 0
+    images = torch.randn(9, 4, 11, 8, dtype=torch.float64)
+    small, report = hg.skip_dead_kernels(model, images, repeats=0)
+    assert not any(layer.dense_because for layer in report.layers)
+    assert distance(model, small, images) < 1e-12
+
+
+def test_what_is_not_covered_stays_dense_and_says_so(monkeypatch):
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(1, 2, 3)
+
+        def forward(self, images):
+            return self.layer(images) if images.sum() > 0 else images
+
+    images = torch.ones(2, 1, 8, 8)
+    small, report = hg.skip_dead_kernels(Branching(), images, repeats=0)
+    assert "cannot be traced" in report.left_dense
+    assert "cannot be traced" in str(report)
+    assert torch.equal(small(-images), -images)
+    mirrored = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU())
+    mirrored[0].weight.data[:2] = 0
+    small, report = hg.skip_dead_kernels(mirrored, images, repeats=0)
+    assert "padding_mode='reflect'" in report.layers[0].dense_because
+    assert distance(mirrored, small, images) == 0
+    monkeypatch.setattr(skipping_module, "has_numba", lambda: False)
+    _, report = hg.skip_dead_kernels(network("digits_cnn"), torch.ones(1, 3, 8, 8), repeats=0)
+    assert report.left_dense == "numba is not installed"
+
+
+def test_a_layer_that_does_not_pay_stays_dense(monkeypatch):
+    model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
+    monkeypatch.setattr(skipping_module, "_seconds_of", lambda *_: (1.0, 2.0))
+    small, report = hg.skip_dead_kernels(model, images, repeats=0)
+    assert {layer.dense_because for layer in report.layers} == {"dense is faster"}
+    assert isinstance(small, GraphModule)
+    assert distance(model, small, images) < 1e-5
+    monkeypatch.setattr(
+        skipping_module, "_seconds_of", lambda _, __, count, ___: (1.0, 2.0 if count == 1 else 0.1)
+    )
+    small, report = hg.skip_dead_kernels(model, images, repeats=0)
+    assert {layer.dense_because for layer in report.layers} == {"dense is faster for one image"}
+    for fresh in (images, images[:1], torch.randn(40, 3, 16, 16)):
+        assert distance(model, small, fresh) < 1e-5
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_a_gradient_is_refused_with_the_reason_and_training_mode_is_none():
+    small, _ = hg.skip_dead_kernels(network("digits_cnn"), torch.randn(2, 3, 8, 8), repeats=0)
+    with pytest.raises(RuntimeError, match="has no gradient: ask the dense network"):
+        small(torch.randn(2, 3, 8, 8, requires_grad=True))
+    assert not small(torch.randn(2, 3, 8, 8)).requires_grad
+    assert not any(module.training for module in small.train().modules())
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_the_report_counts_what_is_done_and_stored():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, bias=False))
+    model[0].weight.data[:, :3] = 0
+    small, report = hg.skip_dead_kernels(model, torch.ones(1, 4, 10, 10), repeats=1, batches=(1, 16))
+    assert (report.kernels, report.dead_kernels) == (16, 12)
+    assert macs(small, torch.ones(1, 4, 10, 10)) == 4 * 9 * 64
+    table = report.table()
+    assert table.loc["multiply-adds per image"].tolist() == [16 * 9 * 64, 4 * 9 * 64, 4.0]
+    assert table.loc["numbers stored", "after"] == 4 * 9
+    assert (table.loc[["milliseconds, batch 1", "milliseconds, batch 16"]] > 0).all(axis=None)
+    assert f"a dead kernel saves {9 * 64} multiply-adds" in str(report)
+    assert "<table" in report._repr_html_()
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_channels_and_kernels_are_in_one_table():
+    model = network("digits_cnn")
+    model.features.conv2.weight.data[:, :7] = 0
+    images = torch.randn(4, 3, 16, 16)
+    compacted, first = hg.compact(model, images, repeats=0)
+    small, report = hg.skip_dead_kernels(compacted, images, compacted=first, repeats=0)
+    steps = report.table().loc["multiply-adds per image"]
+    assert steps["before compact"] > steps["before"] > steps["after"]
+    assert "both together" in str(report)
+    assert distance(compacted, small, images) < 1e-5
+
+
+def test_the_file_is_as_small_as_its_living_kernels(tmp_path):
+    model = network("vgg11_bn")
+    size = save_living(model, tmp_path / "living.safetensors")
+    layers = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+    kernels = sum(weight.shape[0] * weight.shape[1] for weight in layers)
+    living = sum(int((weight != 0).flatten(2).any(-1).sum()) for weight in layers)
+    rest = sum(t.numel() * t.element_size() for t in model.state_dict().values()) - 4 * sum(
+        map(Tensor.numel, layers)
+    )
+    assert size == living_bytes(model)
+    assert size < 1.1 * (4 * 9 * living + kernels / 8 + rest)
+
+
+def test_a_cut_network_comes_back_from_its_file_and_from_torch_load(tmp_path):
+    model = network("digits_cnn")
+    model.features.conv2.weight.data[:, :7] = 0
+    images = torch.randn(4, 3, 8, 8)
+    small, _ = hg.compact(model, images, repeats=0)
+    save_living(small, tmp_path / "living.safetensors")
+    torch.save(living_state(small), tmp_path / "living.pt")
+    whole = hg.build_model("digits_cnn", in_channels=3, num_classes=10).eval()
+    for file in (tmp_path / "living.safetensors", torch.load(tmp_path / "living.pt", weights_only=True)):
+        assert distance(small, load_living(whole, file), images) == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda state: state.pop("0.weight.living_shape"), "not its shape"),
+        (
+            lambda state: state.update({"0.weight.living_bitmap": torch.zeros(9, dtype=torch.uint8)}),
+            "belong together",
+        ),
+        (lambda state: state["0.weight.living_bitmap"].fill_(255), "belong together"),
+        (
+            lambda state: state.update({"0.weight.living_shape": torch.tensor([3, -1, 3, 3])}),
+            "none of a convolution",
+        ),
+        (lambda state: state.update({"1.bias": torch.zeros(3)}), "does not fit"),
+    ],
+)
+def test_a_damaged_file_is_refused(damage, words):
+    layer = nn.Sequential(nn.Conv2d(2, 3, 3))
+    layer[0].weight.data[0] = 0
+    state = living_state(layer)
+    damage(state)
+    with pytest.raises(ValueError, match=words):
+        load_living(layer, state)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "text").write_text("no tensors here, but long enough to look like it")
+    with pytest.raises(ValueError, match="no file of living kernels"):
+        load_living(nn.Sequential(nn.Conv2d(2, 3, 3)), tmp_path / "text")
