@@ -1,8 +1,8 @@
 """The same numbers, faster.
 
 Start in `plan`, which chooses for each set of weights: `plain` is the readable formula, `cpu` is compiled by
-numba, `gpu` stacked or in one launch. All keep the contract of `Plan`. For networks with dead kernels start in
-`living`; `operators` makes PyTorch know them.
+numba, `gpu` stacked or in one launch. All keep the contract of `Plan`. For networks with dead kernels start
+in `living`; `operators` makes PyTorch know them.
 """
 
 from __future__ import annotations

@@ -8,46 +8,57 @@ those. Each layer is timed both ways once; what does not pay stays dense.
 from __future__ import annotations
 
 import copy
-import itertools
-import time
-from collections import Counter
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from hgsr_lite.fast import has_numba
 from hgsr_lite.removal.compaction import check_input, compare
 from hgsr_lite.removal.coupling import first_line
 from hgsr_lite.removal.proof import random_like
 from hgsr_lite.removal.report import CompactReport
-from hgsr_lite.removal.skipping_layers import LivingConvolution, not_covered, put_in_
+from hgsr_lite.removal.skipping_choice import Choice, best_format, choose_layer, choose_network
+from hgsr_lite.removal.skipping_layers import not_covered, put_in_
 from hgsr_lite.removal.skipping_report import SkippedLayer, SkipReport, network_costs
-from hgsr_lite.training import eval_mode
 
-TILES = (16, 32, 64, 128)
-"""Images that go through the whole network together: few, and what lies between two layers stays in a
-cache; many, and Python is called less often. The fastest is found by timing."""
 
-_MARGIN = 1.05  # a dense layer must be slower by this much before it is replaced
+class DenseNetwork(nn.Module):
+    """A dense network, given its images in the memory format in which it was fastest."""
+
+    def __init__(self, network: fx.GraphModule, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.network = network
+        self.memory_format = memory_format
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the network says about images."""
+        return self.network(images.contiguous(memory_format=self.memory_format))
 
 
 class SkippingNetwork(nn.Module):
     """A network without its dead kernels: the same function, for use and not for training.
 
-    `network` is a graph whose convolutions are `LivingConvolution`s. Images go through it `tile` at a time.
+    `network` is a graph whose convolutions are `LivingConvolution`s. Images go through it `tile` at a time;
+    fewer than `dense_below` go through `dense`, the same network with its batch norms folded in. An
+    exported graph is for every number of images, and without dead kernels for all of them.
     """
 
-    def __init__(self, network: fx.GraphModule, tile: int) -> None:
+    def __init__(self, network: fx.GraphModule, dense: fx.GraphModule, choice: Choice) -> None:
         super().__init__()
         self.network = network
-        self.tile = tile
+        self.tile, self.dense_below = choice.tile, choice.dense_below
+        self.dense = DenseNetwork(dense, choice.dense_format) if self.dense_below > 1 else None
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """What the network says about images, as many as there are."""
+        if torch.compiler.is_exporting():
+            return self.network(images)
+        if self.dense is not None and len(images) < self.dense_below:
+            return self.dense(images)
         if torch.compiler.is_compiling() or len(images) <= self.tile:
             return self.network(images)
         parts = [self.network(part) for part in images.split(self.tile)]
@@ -68,9 +79,10 @@ def skip_dead_kernels(
     A kernel is dead if all its weights are exactly zero (see `zero_below_`). Batch norms are folded into
     the convolutions, ReLUs and residual sums done in the same pass. Activations are ordinary tensors
     (batch, channels, height, width) whose memory has the batch innermost, so that other operators work on
-    them too. Each layer is timed dense and living, for one image and for many; the report says which it
-    is and why. What is not covered stays dense and says so: other convolutions than Conv2d, padding modes,
-    dtypes, devices, a network whose graph cannot be traced.
+    them too. Each layer is timed dense and living, for one image and for many, then the whole network for
+    batches from 1 to 128: what does not pay stays dense, and the report says what and why. So does what is
+    not covered: other convolutions than Conv2d, padding modes, dtypes, devices, a network whose graph
+    cannot be traced.
 
     Usually after `compact`, whose report `compacted` puts channels and kernels into one table. Times are
     medians of at most `repeats` runs for each number of images in `batches` (`repeats=0`: none). `model` is
@@ -94,7 +106,7 @@ def skip_dead_kernels(
     if problem:
         small, layers = dense, _all_dense(dense, problem)
     else:
-        small, layers = _skipping(graph, images["example"])
+        small, layers, problem = _skipping(graph, images["example"])
     fused = graph if graph is not None else dense
     return small, SkipReport(
         layers=tuple(layers),
@@ -102,6 +114,7 @@ def skip_dead_kernels(
         change={what: compare(dense, small, batch) for what, batch in images.items()},
         compacted=compacted,
         tile=getattr(small, "tile", None),
+        dense_below=getattr(small, "dense_below", 1),
         left_dense=problem,
     )
 
@@ -134,71 +147,40 @@ def _all_dense(model: nn.Module, reason: str) -> list[SkippedLayer]:
     return [SkippedLayer.of(name, layer, reason) for name, layer in _convolutions(model)]
 
 
-def _skipping(graph: fx.GraphModule, example: Tensor) -> tuple[nn.Module, list[SkippedLayer]]:
-    """Choose for every layer, put the chosen ones in, find the number of images that go through together."""
+def _skipping(graph: fx.GraphModule, example: Tensor) -> tuple[nn.Module, list[SkippedLayer], str]:
+    """Choose for every layer, put the chosen ones in, choose for the network; why it is dense, if it is."""
     work = copy.deepcopy(graph)
-    ShapeProp(work).propagate(example)
-    calls = Counter(node.target for node in work.graph.nodes if node.op == "call_module")
-    shapes = {
-        node.target: node.args[0].meta["tensor_meta"].shape
-        for node in work.graph.nodes
-        if node.op == "call_module" and isinstance(work.get_submodule(node.target), nn.modules.conv._ConvNd)
-    }
     layers, chosen = [], {}
+    shapes = _image_shapes(work, example)
     for name, layer in _convolutions(work):
-        reason = not_covered(layer) or ("" if calls[name] == 1 else f"called {calls[name]} times")
+        reason = not_covered(layer) or _not_followed(shapes[name])
         if not reason:
-            found, reason = _choose(layer, shapes[name])
+            found, reason = choose_layer(layer, shapes[name][0])
             if found is not None:
                 chosen[name] = found
         layers.append(SkippedLayer.of(name, layer, reason))
-    if not chosen:
-        return work, layers
-    put_in_(work, chosen)
-    return SkippingNetwork(work, _best_tile(work, example)), layers
+    if chosen:
+        put_in_(work, chosen)
+        choice = choose_network(work, graph, example)
+        if choice.dense_below is not None:
+            return SkippingNetwork(work, graph, choice), layers, ""
+    why = "that is faster for every batch that was timed" if chosen else "no layer pays"
+    return DenseNetwork(graph, best_format(graph, example)), layers, why
 
 
-def _choose(layer: nn.Conv2d, shape: torch.Size) -> tuple[LivingConvolution | None, str]:
-    """The living form of a layer where it pays, and what was chosen."""
-    if bool((layer.weight != 0).flatten(2).any(-1).all()):
-        return None, "no dead kernel"
-    living = LivingConvolution(layer)
-    dense = {count: _seconds_of(layer, living, count, shape) for count in (1, TILES[0])}
-    slower = {count: times[1] * _MARGIN > times[0] for count, times in dense.items()}
-    if all(slower.values()):
-        return None, "dense is faster"
-    if not any(slower.values()):
-        return living, ""
-    only = "one image" if slower[1] else "many images"
-    return LivingConvolution(layer, *slower.values()), f"dense is faster for {only}"
+def _image_shapes(graph: fx.GraphModule, example: Tensor) -> dict[str, list[torch.Size]]:
+    """The shapes of the images that each layer is called with; the graph knows all shapes from then on."""
+    ShapeProp(graph).propagate(example)
+    shapes: dict[str, list[torch.Size]] = {name: [] for name, _ in graph.named_modules()}
+    for node in graph.graph.nodes:
+        if node.op == "call_module":
+            seen = [node.all_input_nodes[0].meta.get("tensor_meta")]
+            shapes[node.target] += [each.shape for each in seen if isinstance(each, TensorMetadata)]
+    return shapes
 
 
-def _seconds_of(dense: nn.Conv2d, living: nn.Module, count: int, shape: torch.Size) -> tuple[float, float]:
-    """Seconds of one call of a layer, dense and living, on random images that lie as each wants them."""
-    ordinary = torch.randn(count, *shape[1:], dtype=dense.weight.dtype)
-    innermost = ordinary.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
-    return _interleaved([lambda: dense(ordinary), lambda: living(innermost)])
-
-
-def _interleaved(calls: list[Callable[[], object]], rounds: int = 7) -> tuple[float, ...]:
-    """The least seconds of each call over some rounds in turn, the first of which does not count."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _, (number, call) in itertools.product(range(rounds + 1), enumerate(calls)):
-        start = time.perf_counter()
-        call()
-        times[number].append(time.perf_counter() - start)
-    return tuple(min(taken[1:]) for taken in times)
-
-
-def _best_tile(network: nn.Module, example: Tensor) -> int:
-    """The tile that takes least time an image; larger ones are not tried once a call takes half a second."""
-    best, least = TILES[0], float("inf")
-    with eval_mode(network):
-        for tile in TILES:
-            images = random_like(example.new_empty(tile, *example.shape[1:]))
-            (seconds,) = _interleaved([lambda images=images: network(images)], rounds=3)
-            if seconds / tile < least:
-                best, least = tile, seconds / tile
-            if seconds > 0.5:
-                break
-    return best
+def _not_followed(shapes: list[torch.Size]) -> str:
+    """Why a layer stays dense for the way it is called; "" if it need not."""
+    if len(shapes) != 1:
+        return f"called {len(shapes)} times"
+    return "" if len(shapes[0]) == 4 else f"images of shape {tuple(shapes[0])} are no batch"

@@ -86,7 +86,8 @@ class SkipReport:
     """What `skip_dead_kernels` left out, what that saves, and how far the outputs moved.
 
     `change` is measured on the example and on random images, against the model given in. `tile` is how
-    many images go through together; `left_dense` why the whole network stayed as it was, "" if it did not.
+    many images go through together; fewer than `dense_below` go through the dense network, with its batch
+    norms folded in; `left_dense` says why all do, "" if they do not.
     """
 
     layers: tuple[SkippedLayer, ...]
@@ -94,6 +95,7 @@ class SkipReport:
     change: dict[str, OutputChange]
     compacted: CompactReport | None = None
     tile: int | None = None
+    dense_below: int = 1
     left_dense: str = ""
 
     @property
@@ -130,6 +132,10 @@ class SkipReport:
         lines = [f"{self.dead_kernels:,} of {self.kernels:,} kernels are dead"]
         if self.left_dense:
             lines.append(f"the network stayed dense: {self.left_dense}")
+        if self.dense_below > 1:
+            lines.append(
+                f"batches of fewer than {self.dense_below} images go through the dense network: it is faster"
+            )
         worth = self._worth()
         if worth:
             lines.append(worth)

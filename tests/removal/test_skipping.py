@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.fx.experimental.optimization import fuse
 
 import hgsr_lite as hg
-from hgsr_lite.removal import living_state, load_living, macs, save_living
-from hgsr_lite.removal import skipping as skipping_module
+from hgsr_lite.removal import latency, living_state, load_living, macs, save_living, skipping, skipping_choice
 from hgsr_lite.removal.living_file import living_bytes
-from hgsr_lite.removal.skipping import SkippingNetwork
+from hgsr_lite.removal.skipping import DenseNetwork, SkippingNetwork
 from hgsr_lite.removal.skipping_layers import LivingConvolution
 
 LIVING = [*hg.MODELS, "torchvision resnet18", "vgg11_bn", "mobilenet_v2", "densenet121"]
@@ -57,7 +58,7 @@ def _empty(model: nn.Module) -> nn.Module:
 @pytest.fixture
 def never_dense(monkeypatch):
     """Every covered layer is taken, whatever this machine's clock says."""
-    monkeypatch.setattr(skipping_module, "_MARGIN", 0.0)
+    monkeypatch.setattr(skipping_choice, "_MARGIN", 0.0)
 
 
 @pytest.mark.slow
@@ -140,25 +141,73 @@ def test_what_is_not_covered_stays_dense_and_says_so(monkeypatch):
     small, report = hg.skip_dead_kernels(mirrored, images, repeats=0)
     assert "padding_mode='reflect'" in report.layers[0].dense_because
     assert distance(mirrored, small, images) == 0
-    monkeypatch.setattr(skipping_module, "has_numba", lambda: False)
+    monkeypatch.setattr(skipping, "has_numba", lambda: False)
     _, report = hg.skip_dead_kernels(network("digits_cnn"), torch.ones(1, 3, 8, 8), repeats=0)
     assert report.left_dense == "numba is not installed"
 
 
 def test_a_layer_that_does_not_pay_stays_dense(monkeypatch):
     model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
-    monkeypatch.setattr(skipping_module, "_seconds_of", lambda *_: (1.0, 2.0))
+    monkeypatch.setattr(skipping_choice, "_seconds_of", lambda *_: (1.0, 2.0))
     small, report = hg.skip_dead_kernels(model, images, repeats=0)
     assert {layer.dense_because for layer in report.layers} == {"dense is faster"}
-    assert isinstance(small, GraphModule)
+    assert isinstance(small, DenseNetwork)
+    assert report.left_dense == "no layer pays"
     assert distance(model, small, images) < 1e-5
     monkeypatch.setattr(
-        skipping_module, "_seconds_of", lambda _, __, count, ___: (1.0, 2.0 if count == 1 else 0.1)
+        skipping_choice, "_seconds_of", lambda _, __, count, ___: (1.0, 2.0 if count == 1 else 0.1)
     )
     small, report = hg.skip_dead_kernels(model, images, repeats=0)
     assert {layer.dense_because for layer in report.layers} == {"dense is faster for one image"}
     for fresh in (images, images[:1], torch.randn(40, 3, 16, 16)):
         assert distance(model, small, fresh) < 1e-5
+
+
+def _slow_below(count: int):
+    """A network without dead kernels that takes long for fewer images than this, and no time for more."""
+    return lambda network, images, tile: time.sleep(0.1) if len(images) < count else None
+
+
+def test_few_images_go_through_the_dense_network_where_that_is_faster(monkeypatch):
+    monkeypatch.setattr(skipping_choice, "_seconds_of", lambda *_: (1.0, 0.1))
+    monkeypatch.setattr(skipping_choice, "_in_tiles", _slow_below(8))
+    model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
+    small, report = hg.skip_dead_kernels(model, images, repeats=0)
+    assert (small.dense_below, report.dense_below) == (8, 8)
+    assert "fewer than 8 images go through the dense network" in str(report)
+    taken = []
+    for form in (small.dense, small.network):
+        form.register_forward_hook(lambda module, *_: taken.append(type(module)))
+    for count, way in ((1, DenseNetwork), (7, DenseNetwork), (8, GraphModule), (40, GraphModule)):
+        assert distance(model, small, torch.randn(count, 3, 16, 16)) < 1e-5
+        assert issubclass(taken.pop(), way)
+    exported = torch.export.export(small, (images,)).module()
+    assert distance(model, exported, images) < 1e-5
+
+
+def test_a_network_that_never_pays_stays_dense(monkeypatch):
+    monkeypatch.setattr(skipping_choice, "_seconds_of", lambda *_: (1.0, 0.1))
+    monkeypatch.setattr(skipping_choice, "_in_tiles", _slow_below(1000))
+    model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
+    small, report = hg.skip_dead_kernels(model, images, repeats=0)
+    assert isinstance(small, DenseNetwork)
+    assert "faster for every batch that was timed" in str(report)
+    assert distance(model, small, images) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_no_batch_takes_longer_than_in_the_dense_network(share):
+    """Measured. A neighbour on the same machine can take half of it, so the best of three counts."""
+    model, images = network("digits_cnn", share), torch.randn(128, 3, 8, 8)
+    small, _ = hg.skip_dead_kernels(model, images, repeats=0)
+    dense = fuse(model)
+    for count in (1, 16, 128):
+        ratios = []
+        for _ in range(3):
+            seconds = latency({"dense": dense, "small": small}, images[:count], 50)
+            ratios.append(seconds["small"] / seconds["dense"])
+        assert min(ratios) < 1.25, (count, ratios)
 
 
 @pytest.mark.usefixtures("never_dense")
