@@ -104,28 +104,49 @@ def against(
     comparisons as the result has rows: below 0.05 a difference is more than luck. Raises `ValueError` for a
     baseline that the table does not hold.
     """
+    by_seed = table.pivot_table(index="seed", columns=list(path), values=value, dropna=False)
+    key = _key(baseline, path)
+    if key not in by_seed.columns:
+        raise ValueError(f"the table holds no path {baseline}: its paths are {list(by_seed.columns)}")
+    others = [dict(zip(path, np.atleast_1d(other), strict=True)) for other in by_seed.columns.drop(key)]
+    found = paired(table, value, [(other, baseline) for other in others], path)
+    return found.sort_values("difference", ascending=False, ignore_index=True)
+
+
+def paired(
+    table: pd.DataFrame,
+    value: str,
+    pairs: Iterable[tuple[dict[str, object], dict[str, object]]],
+    path: Sequence[str] = PATH,
+    fewest: int = 2,
+) -> pd.DataFrame:
+    """Differences of pairs of paths, the first minus the second, paired over seeds; see `against`.
+
+    Both sides of a pair name one value for each column of `path`; the rows carry the first's. Pairs with
+    fewer than `fewest` seeds in common are left out, and `p (Holm)` counts those that are left.
+    """
     # Slow to import, and only those who test differences need it.
     from statsmodels.stats.multitest import multipletests
 
     by_seed = table.pivot_table(index="seed", columns=list(path), values=value, dropna=False)
-    key = tuple(baseline[name] for name in path)
-    key = key[0] if len(path) == 1 else key
-    if key not in by_seed.columns:
-        raise ValueError(f"the table holds no path {baseline}: its paths are {list(by_seed.columns)}")
     rows = []
-    for other in by_seed.columns.drop(key):
-        both = by_seed[[key, other]].dropna()
-        if len(both) < 2:
+    for one, other in pairs:
+        keys = [_key(one, path), _key(other, path)]
+        if not set(keys) <= set(by_seed.columns) or len(both := by_seed[keys].dropna()) < fewest:
             continue
-        difference = both[other] - both[key]
+        difference = both[keys[0]] - both[keys[1]]
         half = confidence_half_width(pd.Series([difference.std()]), pd.Series([len(difference)]))[0]
         equal = np.ptp(difference) == 0  # the same for every seed: t is infinite, or 0 / 0
-        p = float(difference.iloc[0] == 0) if equal else ttest_rel(both[other], both[key]).pvalue
-        names = other if isinstance(other, tuple) else (other,)
-        rows.append([*names, difference.mean(), half, len(difference), p])
+        p = float(difference.iloc[0] == 0) if equal else ttest_rel(both[keys[0]], both[keys[1]]).pvalue
+        rows.append([*(one[name] for name in path), difference.mean(), half, len(difference), p])
     found = pd.DataFrame(rows, columns=[*path, "difference", "±", "seeds", "p"])
     found["p (Holm)"] = multipletests(found["p"], method="holm")[1] if len(found) else []
-    return found.sort_values("difference", ascending=False, ignore_index=True)
+    return found
+
+
+def _key(names: dict[str, object], path: Sequence[str]) -> object:
+    key = tuple(names[name] for name in path)
+    return key[0] if len(path) == 1 else key
 
 
 def sparsest_within(

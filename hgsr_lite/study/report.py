@@ -11,18 +11,25 @@ import pandas as pd
 
 from hgsr_lite.study.analysis import against, at_levels, hypervolume, summary
 from hgsr_lite.study.tables import read_table
+from hgsr_lite.study.verdicts import (
+    GOALS,
+    LOSS_ALLOWED,
+    PATH,
+    QUESTIONS,
+    TUNED,
+    against_plain,
+    choices,
+)
 
 if TYPE_CHECKING:
     from hgsr_lite.study.study import Study
 
-PATH = ("method", "grouping", "step", "start")
-"""What tells one path from another here: also the kind of step and the initial weights."""
-TUNED = ("validation accuracy after fine-tuning", "test accuracy after fine-tuning")
 ZEROED = ("validation accuracy after zeroing", "test accuracy after zeroing")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 DEAD_KERNELS = (0.5, 0.7, 0.8, 0.9)
 REMOVED = (0.25, 0.5, 0.75, 0.9)
 _FEWEST = 2  # points of a path: one is no path
+_FEWEST_SEEDS = 3
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
@@ -60,6 +67,11 @@ def page(table: pd.DataFrame, title: str) -> str:
         _what_there_is(table),
         "## Dense, the same budget",
         _table(dense.rename(columns={"mean": "test accuracy"})),
+        f"## Furthest within {LOSS_ALLOWED:.0%} of dense: penalties, and the best cut",
+        "`amount`: a penalty's calibrated fraction, or the share that is cut.",
+        *[_table(choices(runs, goal)) for goal in GOALS],
+        "## Does the hierarchy help? Each penalty minus the plain one of its family",
+        *_hierarchy(runs),
         "## Test accuracy after fine-tuning, at the share of parameters removed",
         _levels(accuracy_at(runs, "parameters removed", REMOVED)),
         "## Test accuracy after fine-tuning, at the share of dead kernels",
@@ -118,21 +130,37 @@ def _percent(mean: float, half: float, seeds: int) -> str:
     return f"{100 * mean:.1f} ± {100 * half:.1f}" if seeds > 1 else f"{100 * mean:.1f} (one seed)"
 
 
-def _differences(runs: pd.DataFrame, gain: str, level: float, unit: str) -> str:
-    """Where `gain` is at `level`, each path that gets there minus magnitude pruning of this unit."""
-    if runs["seed"].nunique() < 2:
-        return "One seed says nothing about luck: no differences yet."
+def differences(runs: pd.DataFrame, gain: str, level: float, unit: str) -> pd.DataFrame:
+    """Where `gain` is at `level`, each path that gets there minus magnitude pruning of this unit.
+
+    Raises `ValueError` where there is no such pruning.
+    """
     paths = runs[(runs["method"] != "dense") & (runs["fraction"].notna() | runs["share"].notna())]
     options = {"gain": gain, "chosen_by": TUNED[0], "reported": TUNED[1], "path": PATH}
     found = at_levels(paths, [level], **options)
     start = runs.loc[runs["method"] == "magnitude", "start"]
     if start.empty:
-        return "No magnitude pruning is there yet."
+        raise ValueError("the table holds no magnitude pruning")
     cut = {"method": "magnitude", "grouping": unit, "step": "cut", "start": start.iloc[0]}
+    return against(found, TUNED[1], cut, PATH)
+
+
+def _differences(runs: pd.DataFrame, gain: str, level: float, unit: str) -> str:
+    if runs["seed"].nunique() < 2:
+        return "One seed says nothing about luck: no differences yet."
     try:
-        return _table(against(found, TUNED[1], cut, PATH))
+        return _table(differences(runs, gain, level, unit))
     except ValueError as error:
         return f"Not yet: {error}"
+
+
+def _hierarchy(runs: pd.DataFrame) -> list[str]:
+    if runs["seed"].nunique() < _FEWEST_SEEDS:
+        return ["Not enough seeds for intervals yet."]
+    parts = ["Test accuracy after fine-tuning. `reach`: seeds in which the path gets to the level at all."]
+    for gain, level in QUESTIONS:
+        parts += [f"At {level:.0%}, {gain}:", _table(against_plain(runs, gain, level))]
+    return parts
 
 
 def _areas(runs: pd.DataFrame) -> pd.DataFrame:
@@ -166,6 +194,6 @@ def _table(table: pd.DataFrame) -> str:
     """A Markdown table, numbers to three digits after the point."""
     if table.empty:
         return "Nothing yet."
-    cells = table.map(lambda cell: f"{cell:.3f}" if isinstance(cell, float) else str(cell))
+    cells = table.map(lambda cell: f"{cell:.3f}" if isinstance(cell, float) else str(cell)).replace("nan", "")
     lines = [list(table.columns), ["---"] * len(table.columns), *cells.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from hgsr_lite.study.report import accuracy_at, page, prepared
+from hgsr_lite.study.analysis import summary
+from hgsr_lite.study.report import accuracy_at, differences, page, prepared
 from hgsr_lite.study.study import Study
 from hgsr_lite.study.tables import read_rows, read_table, with_paths
+from hgsr_lite.study.verdicts import GOALS, TUNED, against_plain, choices
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
@@ -85,3 +89,117 @@ def test_committed_tables_are_whole_and_their_pages_made_from_them(path):
     assert len(study._rows()[0]) == len(rows) > 0, "every row belongs to a run of this version"
     planned = f"{study.grid.title} ({len(study.grid.recipes)} runs planned)"
     assert path.with_suffix(".md").read_text(encoding="utf-8") == page(read_table(study.table), planned)
+
+
+def percent(row: pd.Series, value: str = "mean", half: str = "±") -> str:
+    return f"{100 * abs(row[value]):.1f} ± {100 * row[half]:.1f}"
+
+
+def the(table: pd.DataFrame, **names) -> pd.Series:
+    """The one row of these names."""
+    found = table[(table[list(names)] == pd.Series(names)).all(axis=1)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+FEATURE = {"grouping": "feature", "step": "proximal"}
+NEURON = {"grouping": "neuron", "step": "proximal"}
+BY_CHANNEL = {"grouping": "feature", "step": "cut"}
+
+
+def numbers_of_the_digits(runs: pd.DataFrame) -> set[str]:
+    """What the words about the digits may say."""
+    dense = accuracy_of_dense(runs)
+    removed = accuracy_at(runs, "parameters removed", [0.5, 0.75])
+    half, most = (removed[removed["level"] == level] for level in (0.5, 0.75))
+    furthest = {goal: choices(runs, goal) for goal in GOALS}
+    by_size = differences(runs, "parameters removed", 0.5, "feature")
+    kernels = differences(runs, "dead kernels", 0.8, "kernel")
+    plain = against_plain(runs, "parameters removed", 0.25)
+    small, dead = furthest["parameters removed"], furthest["dead kernels"]
+    rows = [
+        the(half, method="hsqrt_gl", **FEATURE),
+        the(half, method="hsqrt_gl", **NEURON),
+        the(half, method="random", **BY_CHANNEL),
+        the(half, method="magnitude", **BY_CHANNEL),
+        the(most, method="magnitude", **BY_CHANNEL),
+        the(most, method="random", **BY_CHANNEL),
+        best_penalty(most),
+    ]
+    shares = [(small, "hsqrt_gl", FEATURE), (small, "hsqrt_gl12", FEATURE), (dead, "hsq_gl12", NEURON)]
+    gradient = {"grouping": "neuron", "step": "gradient"}
+    shares += [(small, "hsq_gl12", gradient), (dead, "hsq_gl12", gradient)]
+    said = {percent(dense), *map(percent, rows)}
+    for table, method, where in shares:
+        goal = next(name for name in GOALS if name in table)
+        row = the(table, method=method, **where)
+        said |= {percent(row, goal, "± "), percent(row, "test accuracy")}
+    said.add(percent(the(furthest["below tolerance"], method="magnitude"), "test accuracy"))
+    compared = [
+        the(kernels, method="hsq_gl12", **FEATURE),
+        the(kernels, method="hsq_gl12", **NEURON),
+        the(by_size, method="hsqrt_gl", **FEATURE),
+        the(plain, method="hsq_gl12", **FEATURE),
+    ]
+    signs = [row["difference"] > 0 for row in compared]
+    assert signs == [True, True, True, False], "what the words call above and below"
+    return said | {
+        part for row in compared for part in (percent(row, "difference"), f"{row['p (Holm)']:.3f}")
+    }
+
+
+def accuracy_of_dense(runs: pd.DataFrame) -> pd.Series:
+    return summary(runs[runs["method"] == "dense"], TUNED[1], ["start"]).iloc[0]
+
+
+def best_penalty(found: pd.DataFrame) -> pd.Series:
+    penalties = found[found["step"] != "cut"].dropna(subset="mean")
+    return penalties.loc[penalties["mean"].idxmax()]
+
+
+def test_every_number_in_the_words_about_the_digits_is_the_tables_and_none_is_missing():
+    runs = prepared(read_table(STUDIES / "digits.csv"))
+    text = (STUDIES / "README.md").read_text(encoding="utf-8")
+    words = " ".join(text.partition("## What the digits say")[2].partition("\n## ")[0].split())
+    said = set(re.findall(r"\d+\.\d ± \d+\.\d|(?<=p )0\.\d{3}", words))
+    assert said == numbers_of_the_digits(runs)
+    assert runs.groupby("seed").size().tolist() == [283] * 5
+
+
+def test_what_the_words_say_without_a_number_holds_too():
+    runs = prepared(read_table(STUDIES / "digits.csv"))
+    where = {"instead of": "es", **FEATURE}
+    kernels = against_plain(runs, "dead kernels", 0.5)
+    for method in ("hsqrt_es", "hsq_es"):
+        row = the(kernels, method=method, **where)
+        assert (row["reach"], row["plain's reach"]) == (0, 5)
+    given = runs[runs["penalty"].notna() & runs["fraction"].isna()]
+    assert len(given) == 10
+    assert given["parameters removed"].max() == 0
+    first = choices(runs, "parameters removed").iloc[:2]
+    assert set(first["method"]) == {"hsqrt_gl", "hsqrt_gl12"}
+    assert set(first["amount"]) == {7}
+    gradient = the(choices(runs, "dead kernels"), method="hsq_gl12", grouping="neuron", step="gradient")
+    proximal = the(choices(runs, "dead kernels"), method="hsq_gl12", **NEURON)
+    assert (proximal["amount"], gradient["amount"]) == (160, 8)
+
+
+def test_only_amounts_within_the_loss_allowed_are_chosen_and_by_validation(table):
+    table.loc[(table["method"] == "gl") & (table["amount"] == 1), TUNED[0]] = 0.895
+    found = choices(prepared(table), "parameters removed")
+    assert found["method"].tolist() == ["gl"]
+    assert found["amount"].tolist() == [1]
+    assert found["parameters removed"].tolist() == pytest.approx([0.4])
+    assert choices(prepared(table), "parameters removed", loss_allowed=0.001).empty
+
+
+def test_a_hierarchical_penalty_is_compared_with_its_plain_one_and_with_no_other(table):
+    more = [run("hsqrt_gl", a, s, r, q) for s in (0, 1, 2) for a, r, q in ((1, 0.4, 0.95), (2, 0.6, 0.85))]
+    found = against_plain(prepared(with_paths(pd.concat([table, pd.DataFrame(more)]))), "dead kernels", 0.5)
+    row = the(found, method="hsqrt_gl")
+    assert row["instead of"] == "gl"
+    assert row["difference"] == pytest.approx(0.05)
+    assert (row["reach"], row["plain's reach"]) == (3, 3)
+    alone = the(found, method="hsq_gl")
+    assert (alone["reach"], alone["plain's reach"]) == (0, 3)
+    assert math.isnan(alone["difference"])

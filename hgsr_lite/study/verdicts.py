@@ -1,0 +1,70 @@
+"""What a table says about the two questions a reader has: does the hierarchy help, and what should I take?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from hgsr_lite.study.analysis import at_levels, paired
+from hgsr_lite.study.intervals import confidence_half_width
+from hgsr_lite.table import PENALTY_FAMILIES
+
+PATH = ("method", "grouping", "step", "start")
+"""What tells one path from another here: also the kind of step and the initial weights."""
+TUNED = ("validation accuracy after fine-tuning", "test accuracy after fine-tuning")
+GOALS = ("parameters removed", "dead kernels", "below tolerance")
+QUESTIONS = (("parameters removed", 0.25), ("dead kernels", 0.5), ("below tolerance", 0.8))
+"""Where a hierarchical penalty is compared with its plain one: levels that both reach somewhere."""
+LOSS_ALLOWED = 0.01
+_FEWEST_SEEDS = 3
+_CONTROLS = ("magnitude", "random")
+
+
+def against_plain(runs: pd.DataFrame, gain: str, level: float) -> pd.DataFrame:
+    """Each hierarchical penalty minus the plain one of its family, alike in all else, at `level` of `gain`.
+
+    The difference of the mean test accuracies after fine-tuning, paired over seeds, with its 95 % interval
+    where at least three seeds have both, `p (Holm)` over these rows. `reach` and `plain's reach` count the
+    seeds in which each gets to the level at all. Pairs of which neither ever does are left out.
+    """
+    paths = runs[runs["fraction"].notna()]
+    found = at_levels(paths, [level], gain=gain, chosen_by=TUNED[0], reported=TUNED[1], path=PATH)
+    found = found.dropna(subset=TUNED[1])
+    reach = found.groupby(list(PATH))["seed"].nunique()
+    plain = {key: keys[0] for keys in PENALTY_FAMILIES.values() for key in keys[1:]}
+    ways = paths[list(PATH[1:])].drop_duplicates().itertuples(index=False)
+    rows = [(key, other, *way) for way in ways for key, other in plain.items()]
+    table = pd.DataFrame(rows, columns=["method", "instead of", *PATH[1:]])
+    for column, name in (("reach", "method"), ("plain's reach", "instead of")):
+        places = zip(table[name], *(table[part] for part in PATH[1:]), strict=True)
+        table[column] = [int(reach.get(place, 0)) for place in places]
+    table = table[table["reach"] + table["plain's reach"] > 0]
+    pairs = [(row, {**row, "method": row["instead of"]}) for row in table.to_dict("records")]
+    differences = paired(found, TUNED[1], pairs, PATH, _FEWEST_SEEDS).drop(columns=["seeds", "p"])
+    return table.merge(differences, on=list(PATH), how="left").sort_values(
+        ["difference", "reach"], ascending=False, ignore_index=True
+    )
+
+
+def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, most: int = 4) -> pd.DataFrame:
+    """The paths that get furthest towards `goal` at a bearable loss, and at which amount.
+
+    Bearable: after fine-tuning the mean validation accuracy is at most `loss_allowed` below that of the dense
+    network with the same first weights. Only of the amounts so chosen is the test accuracy read. The best
+    `most` penalties, then the best control, each with half of its mean's 95 % interval.
+    """
+    dense = runs[runs["method"] == "dense"].groupby("start")[TUNED[0]].mean()
+    groups = runs[runs["fraction"].notna() | runs["share"].notna()].groupby([*PATH, "amount"])
+    means = groups[[goal, TUNED[0], TUNED[1]]].mean()
+    half = {
+        name: confidence_half_width(groups[name].std(), groups[name].count()) for name in (goal, TUNED[1])
+    }
+    table = pd.DataFrame(
+        {goal: means[goal], "± ": half[goal], "test accuracy": means[TUNED[1]], "±": half[TUNED[1]]}
+    )
+    table["seeds"] = groups.size()
+    lost = means.index.get_level_values("start").map(dense) - means[TUNED[0]]
+    best = table[np.asarray(lost) <= loss_allowed].reset_index().sort_values(goal, ascending=False)
+    best = best.groupby(list(PATH), sort=False).head(1)
+    is_control = best["method"].isin(_CONTROLS)
+    return pd.concat([best[~is_control].head(most), best[is_control].head(1)], ignore_index=True)
