@@ -91,7 +91,7 @@ def setup_block(home: Home) -> str:
     missing = 'if importlib.util.find_spec("hgsr_lite") is None:\n'
     if not home.repository:
         message = "hgsr_lite is not installed here: the line Run, above, says how to open this notebook"
-        return f'{head}{missing}    raise ModuleNotFoundError("{message}")\n\n{_LAST}\n'
+        return f'{head}{missing}    raise ModuleNotFoundError(\n        "{message}"\n    )\n\n{_LAST}\n'
     return (
         f"{_FIRST}on Colab, add the package and what it lacks; what is installed stays as it is.\n"
         "import importlib.metadata\nimport importlib.util\n\n"

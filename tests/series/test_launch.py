@@ -24,6 +24,14 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*_*.ipynb"))
 SOMEWHERE = Home("ann/sparse", "v1", "https://ann.example/sparse/")
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "notebooks")))
+def test_a_notebook_and_the_readme_name_the_same_place(path):
+    home = home_of((ROOT / "README.md").read_text("utf-8"))
+    committed = nbformat.read(path, as_version=4)
+    again = with_launch(nbformat.read(path, as_version=4), home, path.name)
+    assert again == committed, "run `make badges` with the repository's name, or without one"
+
+
 def test_without_a_repository_no_address_stands_anywhere():
     readme = (ROOT / "README.md").read_text("utf-8")
     assert readme_row(home_of(readme)) in readme
@@ -37,8 +45,9 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_badges_write_every_row_with_addresses_that_exist(copy, monkeypatch, capsys):
+def test_badges_write_every_row_with_addresses_that_exist_and_can_be_taken_back(copy, monkeypatch, capsys):
     monkeypatch.chdir(copy)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     options = [f"--branch={SOMEWHERE.branch}", f"--site={SOMEWHERE.site}"]
     assert main(["badges", f"--repository={SOMEWHERE.repository}", *options]) == 0
     changed = capsys.readouterr().out.split()
@@ -53,6 +62,8 @@ def test_badges_write_every_row_with_addresses_that_exist(copy, monkeypatch, cap
     assert home_of((copy / "README.md").read_text("utf-8")) == SOMEWHERE
     assert main(["badges", f"--repository={SOMEWHERE.repository}", *options]) == 0
     assert capsys.readouterr().out == ""
+    assert main(["badges"]) == 0
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_outputs_that_belong_to_the_code_still_do_and_stale_ones_stay_stale():
