@@ -73,7 +73,7 @@ class KernelMaps(LiveFigure):
             "before training": norms[0],
             f"epoch {self.epochs[self.moment]} of {self.epochs[-1]}": norms[self.moment],
         }
-        return kernel_map(maps, title=f"layer {self.layer}", smallest=self.scale["smallest"])
+        return kernel_map(maps, title=f"layer {self.layer}")
 
     def alt(self) -> str:
         """What `picture` shows, in words."""

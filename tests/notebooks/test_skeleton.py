@@ -25,7 +25,7 @@ SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 LARGEST_FILE = 1_500_000
 MEDIAN_LINES, MOST_LINES = 8, 25
 MOST_WORDS, MOST_CELLS, MOST_LOOP_LINES = 2500, 45, 16
-LONGER_PAGES = {"01": 50, "04": 48, "05": 62, "08": 65}
+LONGER_PAGES = {"01": 50, "04": 48, "05": 62, "08": 64}
 WORDIER_PAGES = {"05": 2700}
 """Pages that still have more cells or words than they should: they may shrink, not grow."""
 LOOPS = {"00": ".backward()", "05": "add_gradient_()", "07": "prox_("}
