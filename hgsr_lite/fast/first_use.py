@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ MESSAGE = (
     "hgsr_lite compiles its loops for this machine, up to half a minute if it is busy; the next start finds "
     "them ready (`python -m hgsr_lite warm` does it beforehand)."
 )
+QUIET = "HGSR_QUIET"
+"""Environment variable; set to 1, nothing is said: for outputs that are kept or compared."""
 Given, Result = ParamSpec("Given"), TypeVar("Result")
 _said = threading.Event()
 
@@ -41,6 +44,6 @@ def explained(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def _explain() -> None:
-    if not _said.is_set():
+    if not _said.is_set() and os.environ.get(QUIET) != "1":
         _said.set()
         print(MESSAGE, file=sys.stderr, flush=True)

@@ -27,18 +27,21 @@ def lay_out(repository: Path, sources: Path) -> None:
     shutil.rmtree(sources, ignore_errors=True)
     shutil.copytree(repository / "site", sources)
     notebooks = repository / "notebooks"
-    for path in [*notebooks.glob("*.ipynb"), notebooks / "glossary.md", repository / "studies" / "README.md"]:
+    pages = [*notebooks.glob("*.ipynb"), notebooks / "glossary.md", *(repository / "studies").glob("*.md")]
+    for path in pages:
         name = "studies.md" if path.name == "README.md" else path.name
         text = path.read_text(encoding="utf-8")
-        text = text.replace("](../studies/README.md", "](studies.md").replace("](../notebooks/", "](")
+        text = text.replace("](../studies/README.md", "](studies.md")
+        text = text.replace("](../studies/", "](").replace("](../notebooks/", "](")
         (sources / name).write_text(text, encoding="utf-8")
     for folder in ("images", "solutions"):
         shutil.copytree(notebooks / folder, sources / folder)
     solutions = sorted(path.stem for path in (sources / "solutions").glob("*.ipynb"))
     contents = "\n".join(["# Solutions", "", "```{toctree}", *solutions, "```", ""])
     (sources / "solutions" / "index.md").write_text(contents, encoding="utf-8")
-    for path in (repository / "studies").glob("*.csv"):
-        shutil.copy(path, sources)
+    for path in (repository / "studies").iterdir():
+        if path.suffix in (".csv", ".toml"):
+            shutil.copy(path, sources)
 
 
 def build_site(repository: Path, build: Path) -> Path:

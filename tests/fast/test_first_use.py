@@ -34,6 +34,12 @@ def test_a_quick_first_call_and_a_long_later_one_say_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_where_outputs_are_compared_nothing_is_said(capsys, monkeypatch):
+    monkeypatch.setenv(first_use.QUIET, "1")
+    explained(time.sleep)(0.3)
+    assert capsys.readouterr().err == ""
+
+
 def test_an_error_passes_through(capsys):
     with pytest.raises(ZeroDivisionError):
         explained(lambda: 1 / 0)()

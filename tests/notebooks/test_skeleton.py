@@ -214,6 +214,8 @@ def outputs_are_free_of_errors_and_machine(notebook: NotebookNode, _path: Path) 
         for output in cell.outputs:
             if output.output_type == "error":
                 yield f"an error among the outputs: {output.ename}: {output.evalue}"
+            if output.get("name") == "stderr":
+                yield f"a warning among the outputs: {output.text!r}"
             data = {k: v for k, v in output.get("data", {}).items() if not k.startswith("image/")}
             found = MACHINE_PATH.search(json.dumps([output.get("text", ""), data]))
             if found:
@@ -391,6 +393,10 @@ def text_output(text: str) -> Callable[[NotebookNode], None]:
     return change
 
 
+def warning(notebook: NotebookNode) -> None:
+    notebook.cells[4].outputs = [nbformat.v4.new_output("stream", name="stderr", text="slow")]
+
+
 def source(cell: int, old: str, new: str) -> Callable[[NotebookNode], None]:
     def change(notebook: NotebookNode) -> None:
         assert old in notebook.cells[cell].source
@@ -432,6 +438,7 @@ BROKEN = [
     (images_have_alt_text, source(10, "Worked", "![](kernel.png)"), "without alt text"),
     (cells_ran_once_in_order, lambda n: n.cells[4].update(execution_count=9), "execution counts"),
     (outputs_are_free_of_errors_and_machine, text_output("saved in /" + "home/ada/x"), "/home/ada/x"),
+    (outputs_are_free_of_errors_and_machine, warning, "a warning among the outputs"),
     (outputs_belong_to_the_code, source(4, "1 + 1", "1 + 2"), "make execute"),
     (file_is_small_and_valid, lambda n: n.metadata.update(widgets={}), "widgets"),
     (links_resolve, source(5, "glossary.md#kernel-map", "glossary.md#colonel"), "no such heading"),

@@ -37,4 +37,12 @@ def test_every_file_it_points_to_exists():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("https://")]
     assert len(links) > 12
     for link in links:
-        assert (REPOSITORY / link).exists(), link
+        file, _, heading = link.partition("#")
+        assert (REPOSITORY / file).exists(), link
+        assert not heading or heading in _headings(REPOSITORY / file), link
+
+
+def _headings(page: Path) -> set[str]:
+    """Addresses of a Markdown page's headings, by the rule of the hosts that show it."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
