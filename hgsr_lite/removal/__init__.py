@@ -10,9 +10,14 @@ from hgsr_lite.removal.cost import latency, macs, parameters
 from hgsr_lite.removal.living_file import living_state, load_living, save_living
 from hgsr_lite.removal.loading import load_compact
 from hgsr_lite.removal.pruning import prune
+from hgsr_lite.removal.ranking import LossRise, Norm, Random, Tolerance
 from hgsr_lite.removal.skipping import skip_dead_kernels
 
 __all__ = [
+    "LossRise",
+    "Norm",
+    "Random",
+    "Tolerance",
     "compact",
     "latency",
     "living_state",

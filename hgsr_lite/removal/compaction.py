@@ -20,9 +20,7 @@ from hgsr_lite.removal.coupling import couple, tensors
 from hgsr_lite.removal.proof import OutputChange, Proof, random_like, without_hooks
 from hgsr_lite.removal.report import CompactReport, LayerChange
 from hgsr_lite.removal.surgery import cut_, fold_, hold_back, removable
-from hgsr_lite.removal.trials import Removals, Trials
-
-_SHOWN_AFTER = 3.0  # seconds
+from hgsr_lite.removal.trials import Removals, Trials, long_work
 
 
 def compact(
@@ -64,7 +62,7 @@ def compact(
     check_input(model, example_input)
     work = _wide_copy(model)
     removals = Removals(model)
-    with without_hooks(work), _trials_shown(progress) as bar:
+    with without_hooks(work), long_work("removals tried", progress) as bar:
         proof = Proof(work, example_input)
         _shrink_(work, proof, True, removals, bar)
         proved = proof.changes(work)
@@ -85,10 +83,6 @@ def compact(
             fixed=removals.fixed,
             places=removals.places,
         )
-
-
-def _trials_shown(progress: bool) -> tqdm:
-    return tqdm(desc="removals tried", unit="", disable=not progress, leave=False, delay=_SHOWN_AFTER)
 
 
 def _shrink_(work: nn.Module, proof: Proof, exact_only: bool, removals: Removals, bar: tqdm) -> None:

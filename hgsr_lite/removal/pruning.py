@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hgsr_lite.arguments import choose
+from hgsr_lite.arguments import check_count, check_share, choose
 from hgsr_lite.data import Data
-from hgsr_lite.groups import GROUPINGS, Layout, kernel_stack
+from hgsr_lite.groups import Layout, kernel_stack
 from hgsr_lite.removal.compaction import check_input, compact
 from hgsr_lite.removal.cost import latency, macs, parameters
 from hgsr_lite.removal.coupling import Coupling, couple
-from hgsr_lite.removal.ranking import STRATEGIES, Ranking
+from hgsr_lite.removal.ranking import STRATEGIES, Candidates, Scoring, Tolerance
 from hgsr_lite.removal.report import CompactReport, written
 from hgsr_lite.removal.surgery import cut_, hold_back
 from hgsr_lite.training import accuracy, fit
@@ -30,22 +31,25 @@ _TIMED_BATCH = 128
 class PruneReport:
     """What one `prune` did: the table of its stages, and `compact`'s report on the removal itself.
 
+    `how` is the way of choosing, `interrupted` says whether Ctrl-C ended the fine-tuning early.
     `stages` has a row each for before, after removal and, if there was any, after fine-tuning: validation
     accuracy, the four sparsity figures (shares, 0..1), parameters, multiply-accumulates for one image, and
     milliseconds for a batch of at most 128 images.
     """
 
-    how: str
+    how: Tolerance | Scoring
     stages: pd.DataFrame
     removal: CompactReport
     test_accuracy: float
+    interrupted: bool = False
 
     def to_frame(self) -> pd.DataFrame:
         """The table of stages."""
         return self.stages
 
     def _title(self) -> str:
-        return f"pruned by {self.how}; test accuracy of the result {self.test_accuracy:.1%}"
+        early = "; fine-tuning was interrupted" if self.interrupted else ""
+        return f"pruned by {self.how}; test accuracy of the result {self.test_accuracy:.1%}{early}"
 
     def __str__(self) -> str:
         return f"{self._title()}\n{self.stages.T.to_string(float_format=written)}"
@@ -53,88 +57,89 @@ class PruneReport:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._title()}</p>{self.stages.T.to_html(float_format=written)}"
+        return f"<p>{html.escape(self._title())}</p>{self.stages.T.to_html(float_format=written)}"
 
 
 def prune(
     model: nn.Module,
     data: Data,
-    how: str = "tolerance",
+    how: str | Tolerance | Scoring = "tolerance",
     amount: float | None = None,
     *,
     to_parameters: int | None = None,
-    tolerance: float = 1e-3,
-    relative: bool = False,
-    grouping: str = "feature",
-    samples: int = 256,
-    seed: int = 0,
     finetune: Mapping[str, Any] | None = None,
     repeats: int = 20,
+    progress: bool = True,
 ) -> tuple[nn.Module, PruneReport]:
     """Choose channels, remove them, train on if asked; return a smaller copy of the model and a report.
 
-    `how` is a key of `STRATEGIES`:
+    `how` is a way of choosing, or its short name where it needs no numbers of its own:
 
-    - `"tolerance"`: set every convolution weight below `tolerance` to zero and remove the channels that die
-      of it;
-    - `"norm"`: the lowest root mean square of a channel's group of weights, feature-wise or neuron-wise;
-    - `"loss"`: the lowest rise in cross-entropy on `samples` random training images when the channel is
-      silenced (arXiv 2011.02389);
-    - `"random"`: any, the control.
+    - `Tolerance(1e-3)`, `"tolerance"`: set every convolution weight below it to zero and remove the channels
+      that die of it;
+    - `Norm("feature")`, `"norm"`: the lowest root mean square of a channel's group of weights;
+    - `LossRise(images=256)`, `"loss"`: the lowest rise in cross-entropy on random training images when the
+      channel is silenced (arXiv 2011.02389);
+    - `Random(seed=0)`, `"random"`: any, the control;
+    - an object of your own with the method of `Scoring`.
 
-    `relative` measures the first two in units of each layer's root mean square, as in `sparsity`. All but the
-    first need `amount`, the share of the removable channels to take (0..1), or `to_parameters`,
+    All but the first need `amount`, the share of the removable channels to take (0..1), or `to_parameters`,
     and then take channels until the parameters left are as near to that number as whole channels allow.
     Every layer keeps a channel. Channels are removed as `compact` does it. `finetune` holds the arguments of
     `fit` for training on. Choices are made on training and validation images; the test part is read once,
-    for the result. `model` itself is never changed. Raises `ValueError` for an unknown strategy and an
-    impossible amount, and whatever `compact` raises.
+    for the result. `repeats` forward passes are timed of each stage (0: none).
+
+    Long work shows a bar unless `progress` is False. Ctrl-C ends the choice and the removal with nothing
+    done; it ends fine-tuning early, and the report says so. `model` itself is never changed. Raises
+    `ValueError` for an unknown way and an impossible amount, and whatever `compact` raises.
 
     >>> from hgsr_lite.data import load_data
     >>> from hgsr_lite.models import build_model
+    >>> from hgsr_lite.removal import Norm
     >>> data = load_data("digits", device="cpu")
     >>> net = build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
-    >>> small, report = prune(net, data, "norm", 0.5, repeats=0)
+    >>> small, report = prune(net, data, Norm("neuron"), 0.5, repeats=0)
     >>> int(report.stages.parameters["after removal"]) < int(report.stages.parameters["before"])
     True
     """
-    _check_request(how, amount, to_parameters, samples)
-    choose("grouping", grouping, GROUPINGS)
+    way = _way_of_choosing(how)
+    _check_request(way, amount, to_parameters)
     example = data.validation.images[:_TIMED_BATCH]
     check_input(model, example[:2])
     zeroed = copy.deepcopy(model)
-    if STRATEGIES[how] is None:
-        zero_below_(zeroed, tolerance, relative)
+    if isinstance(way, Tolerance):
+        zero_below_(zeroed, way.tolerance, way.relative)
     else:
-        generator = torch.Generator().manual_seed(seed)
         work = copy.deepcopy(model).eval().requires_grad_(True)
         coupling = couple(work, example[:1])
-        ranking = Ranking(work, coupling.free, data, grouping, relative, samples, generator)
-        plan = _Plan(work, coupling, STRATEGIES[how](ranking))
+        plan = _Plan(work, coupling, way.scores(Candidates(work, coupling.free, data, progress)))
         silence_(zeroed, plan.choice(amount, to_parameters))
-    small, removal = compact(zeroed, example[:8], repeats=0)
-    stages = {"before": model, "after removal": copy.deepcopy(small)}
+    small, removal = compact(zeroed, example[:8], repeats=0, progress=progress)
+    stages, interrupted = {"before": model, "after removal": copy.deepcopy(small)}, False
     if finetune is not None:
-        fit(small, data, **finetune)
+        interrupted = fit(small, data, **{"progress": progress, **finetune}).interrupted
         stages["after fine-tuning"] = small
-    return small, PruneReport(
-        how, _table(stages, data, tolerance, relative, repeats), removal, accuracy(small, data.test)
-    )
+    table = _table(stages, data, way if isinstance(way, Tolerance) else Tolerance(), repeats)
+    return small, PruneReport(way, table, removal, accuracy(small, data.test), interrupted)
 
 
-def _check_request(how: str, amount: float | None, to_parameters: int | None, samples: int) -> None:
-    choose("way of choosing", how, STRATEGIES)
+def _way_of_choosing(how: object) -> Tolerance | Scoring:
+    is_own = callable(getattr(how, "scores", None)) and not isinstance(how, type)
+    if isinstance(how, Tolerance) or is_own:
+        return how
+    return STRATEGIES[choose("way of choosing", how, STRATEGIES)]()
+
+
+def _check_request(way: Tolerance | Scoring, amount: float | None, to_parameters: int | None) -> None:
     given = [value for value in (amount, to_parameters) if value is not None]
-    if STRATEGIES[how] is None and given:
-        raise ValueError(f"{how!r} takes no amount: what is below the tolerance goes")
-    if STRATEGIES[how] is not None and len(given) != 1:
-        raise ValueError(f"{how!r} needs either amount (a share of the channels) or to_parameters")
-    if amount is not None and not (isinstance(amount, int | float) and 0 <= amount <= 1):
-        raise ValueError(f"amount {amount!r} is outside 0..1: it is the share of the channels to remove")
-    if to_parameters is not None and not (isinstance(to_parameters, int) and to_parameters > 0):
-        raise ValueError(f"to_parameters {to_parameters!r} is no number of parameters: give an int above 0")
-    if not (isinstance(samples, int) and samples > 0):
-        raise ValueError(f"samples {samples!r} is no number of training images: give an int above 0")
+    if isinstance(way, Tolerance) and given:
+        raise ValueError(f"{way} takes no amount: what is below the tolerance goes")
+    if not isinstance(way, Tolerance) and len(given) != 1:
+        raise ValueError(f"{way} needs either amount (a share of the channels) or to_parameters")
+    if amount is not None:
+        check_share("amount", amount)
+    if to_parameters is not None:
+        check_count("to_parameters", to_parameters)
 
 
 class _Plan:
@@ -205,16 +210,14 @@ def silence_(model: nn.Module, silent: Mapping[str, Tensor]) -> None:
         module.weight.copy_(quiet.reshape(module.weight.shape))
 
 
-def _table(
-    stages: Mapping[str, nn.Module], data: Data, tolerance: float, relative: bool, repeats: int
-) -> pd.DataFrame:
+def _table(stages: Mapping[str, nn.Module], data: Data, counted: Tolerance, repeats: int) -> pd.DataFrame:
     example = data.validation.images[:_TIMED_BATCH]
     models = {stage: copy.deepcopy(model).eval() for stage, model in stages.items()}
     seconds = latency(models, example, repeats)
     rows = {
         stage: {
             "validation accuracy": accuracy(model, data.validation),
-            **sparsity(model, tolerance, relative).overall.shares(),
+            **sparsity(model, counted.tolerance, counted.relative).overall.shares(),
             "parameters": parameters(model),
             "MACs per image": macs(model, example[:1]),
             "milliseconds per batch": 1e3 * seconds[stage],

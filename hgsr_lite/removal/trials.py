@@ -14,6 +14,13 @@ from hgsr_lite.removal.coupling import CoupledChannels, Coupling
 from hgsr_lite.removal.proof import Proof
 from hgsr_lite.removal.surgery import cut_, fold_, hold_back, undone
 
+_SHOWN_AFTER = 3.0  # seconds
+
+
+def long_work(what: str, progress: bool, total: int | None = None) -> tqdm:
+    """A bar on stderr for what may take long; it shows once it does."""
+    return tqdm(desc=what, total=total, unit="", disable=not progress, leave=False, delay=_SHOWN_AFTER)
+
 
 class Removals:
     """What has gone so far: outputs of each layer, exactly or not; layers kept for their shape or left alone.

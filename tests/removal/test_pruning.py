@@ -13,8 +13,9 @@ from hgsr_lite.models import build_model
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.removal.cost import parameters
 from hgsr_lite.removal.pruning import prune, silence_
-from hgsr_lite.removal.ranking import STRATEGIES
+from hgsr_lite.removal.ranking import STRATEGIES, Candidates, LossRise, Norm, Random, Tolerance
 from hgsr_lite.training.loop import fit
+from hgsr_lite.training.state import TrainingState
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,10 @@ def first_layers(model):
     return [module for module in model.modules() if isinstance(module, nn.Conv2d)][:2]
 
 
-@pytest.mark.parametrize("how", ["norm", "loss", "random"])
+@pytest.mark.parametrize("how", ["norm", LossRise(32), "random"], ids=str)
 def test_every_strategy_takes_the_asked_share_and_leaves_the_model_alone(how, digits, trained):
     before = copy.deepcopy(trained.state_dict())
-    small, report = prune(trained, digits, how, 0.5, samples=32, repeats=0)
+    small, report = prune(trained, digits, how, 0.5, repeats=0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trained.state_dict().items())
     outputs = report.removal.to_frame().iloc[:-1]
     share = 1 - outputs.outputs_after.sum() / outputs.outputs_before.sum()
@@ -48,10 +49,10 @@ def test_every_strategy_takes_the_asked_share_and_leaves_the_model_alone(how, di
     assert (outputs.outputs_after >= 1).all()
 
 
-@pytest.mark.parametrize("how", ["norm", "loss"])
+@pytest.mark.parametrize("how", ["norm", LossRise(64)], ids=str)
 def test_a_channel_that_nothing_reads_is_chosen_first(how, digits, trained):
     total = sum(m.out_channels for m in trained.modules() if isinstance(m, nn.Conv2d))
-    small, _ = prune(trained, digits, how, 1 / total, samples=64, repeats=0)
+    small, _ = prune(trained, digits, how, 1 / total, repeats=0)
     before, after = first_layers(trained)[0].weight, first_layers(small)[0].weight
     assert len(after) == len(before) - 1
     if how == "norm":
@@ -65,7 +66,7 @@ def test_a_norm_is_taken_over_the_columns_or_over_the_rows(digits):
     second.weight.data[:, 5] *= 1e-4
     total = sum(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
     for grouping, unread in (("feature", 5), ("neuron", 3)):
-        small, _ = prune(model, digits, "norm", 1 / total, grouping=grouping, repeats=0)
+        small, _ = prune(model, digits, Norm(grouping), 1 / total, repeats=0)
         kept = torch.cat([first.weight[:unread], first.weight[unread + 1 :]])
         assert torch.equal(first_layers(small)[0].weight, kept), grouping
 
@@ -75,11 +76,8 @@ def test_a_relative_norm_does_not_see_how_large_a_layer_is_as_a_whole(digits, tr
     first_layers(model)[1].weight.data *= 1e-3
 
     def kept(relative):
-        return (
-            prune(model, digits, "norm", 0.3, relative=relative, repeats=0)[1]
-            .removal.to_frame()
-            .outputs_after
-        )
+        _, report = prune(model, digits, Norm(relative=relative), 0.3, repeats=0)
+        return report.removal.to_frame().outputs_after
 
     assert kept(False)["features.conv1"] == 1, "its columns lie in the layer that was made small"
     assert kept(True)["features.conv1"] > 1
@@ -88,7 +86,7 @@ def test_a_relative_norm_does_not_see_how_large_a_layer_is_as_a_whole(digits, tr
 def test_by_tolerance_small_weights_go_and_nothing_else(digits, trained):
     model = copy.deepcopy(trained)
     first_layers(model)[1].weight.data[:, 2] = 1e-5
-    small, report = prune(model, digits, "tolerance", tolerance=1e-3, repeats=0)
+    small, report = prune(model, digits, Tolerance(1e-3), repeats=0)
     assert first_layers(small)[0].out_channels == first_layers(model)[0].out_channels - 2
     assert report.removal.exact >= 2
 
@@ -104,9 +102,7 @@ def test_the_extremes_take_nothing_and_all_but_one_channel_a_layer(digits, train
 
 
 def test_random_is_the_same_for_a_seed_and_another_for_another(digits, trained):
-    states = [
-        prune(trained, digits, "random", 0.4, seed=seed, repeats=0)[0].state_dict() for seed in (1, 1, 2)
-    ]
+    states = [prune(trained, digits, Random(seed), 0.4, repeats=0)[0].state_dict() for seed in (1, 1, 2)]
     first, again, other = ([tensor.tolist() for tensor in state.values()] for state in states)
     assert first == again
     assert first != other
@@ -114,9 +110,9 @@ def test_random_is_the_same_for_a_seed_and_another_for_another(digits, trained):
 
 def test_a_number_of_parameters_is_met_as_nearly_as_whole_channels_allow(digits, trained):
     one_channel = 9 * 16 + 9 * 32 + 2 + 7  # of the middle layer, the dearest: its rows, columns and norm
-    for how in ("norm", "random"):
+    for how in (Norm(), Random(3)):
         for target in (2000, 8000):
-            left = parameters(prune(trained, digits, how, to_parameters=target, seed=3, repeats=0)[0])
+            left = parameters(prune(trained, digits, how, to_parameters=target, repeats=0)[0])
             assert abs(left - target) <= one_channel / 2, (how, target)
 
 
@@ -151,18 +147,103 @@ def test_silencing_reaches_the_right_columns_of_grouped_and_transposed_layers():
         ({"how": "norn", "amount": 0.5}, r"unknown way of choosing 'norn'.*did you mean 'norm'"),
         ({"how": "norm", "amount": 1.5}, r"amount 1\.5 is outside 0\.\.1"),
         ({"how": "norm", "amount": -0.1}, r"amount -0\.1 is outside 0\.\.1"),
+        ({"how": Norm, "amount": 0.5}, "unknown way of choosing .*Norm"),
         ({"how": "norm", "amount": float("nan")}, r"amount nan is outside 0\.\.1"),
         ({"how": "norm"}, "needs either amount .* or to_parameters"),
         ({"how": "norm", "amount": 0.5, "to_parameters": 100}, "needs either amount"),
         ({"how": "tolerance", "amount": 0.5}, "takes no amount"),
-        ({"how": "random", "to_parameters": 0}, "to_parameters 0 is no number"),
-        ({"how": "loss", "amount": 0.5, "samples": 0}, "samples 0 is no number"),
-        ({"how": "norm", "amount": 0.5, "grouping": "neurone"}, "did you mean 'neuron'"),
+        ({"how": "random", "to_parameters": 0}, "to_parameters must be a whole number of at least 1, not 0"),
     ],
 )
 def test_impossible_requests_are_refused_in_words(arguments, words, digits, trained):
     with pytest.raises(ValueError, match=words):
         prune(trained, digits, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: LossRise(images=0), ValueError, "images must be a whole number of at least 1, not 0"),
+        (lambda: Norm("neurone"), ValueError, "did you mean 'neuron'"),
+        (lambda: Norm("neuron", "yes"), TypeError, "relative must be True or False"),
+        (lambda: Tolerance(-1), ValueError, "tolerance -1 is not a finite number >= 0"),
+    ],
+)
+def test_a_way_of_choosing_checks_its_numbers_when_it_is_made(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("short", "way"),
+    [("norm", Norm("feature")), ("loss", LossRise(256, seed=0)), ("random", Random(0))],
+)
+def test_a_short_name_stands_for_the_way_without_numbers(short, way, digits, trained):
+    (one, said), (other, _) = (prune(trained, digits, how, 0.4, repeats=0) for how in (short, way))
+    assert said.how == way
+    assert str(way) in str(said)
+    assert {k: v.tolist() for k, v in one.state_dict().items()} == {
+        k: v.tolist() for k, v in other.state_dict().items()
+    }
+
+
+class First:
+    """A way of choosing of a reader's own: the first channels go first."""
+
+    def scores(self, candidates: Candidates):
+        return [torch.arange(channels.size, dtype=torch.float64) for channels in candidates.sets]
+
+
+def test_a_way_of_choosing_of_ones_own_is_as_good_as_the_packages(digits, trained):
+    small, report = prune(trained, digits, First(), 0.5, repeats=0)
+    before, after = first_layers(trained)[0].weight, first_layers(small)[0].weight
+    assert 0 < len(after) < len(before)
+    assert torch.equal(after, before[len(before) - len(after) :])
+    assert "&lt;" in report._repr_html_(), "a name with angle brackets is no mark-up"
+
+
+def pressing_ctrl_c_after(calls: int, function):
+    """The function, interrupted at this call of it."""
+    count = iter(range(calls))
+
+    def interrupted(*arguments, **options):
+        if next(count, None) is None:
+            raise KeyboardInterrupt
+        return function(*arguments, **options)
+
+    return interrupted
+
+
+def test_ctrl_c_in_a_long_choice_ends_it_and_leaves_the_model_alone(digits, trained, monkeypatch):
+    before = copy.deepcopy(trained.state_dict())
+    ranked = "hgsr_lite.removal.ranking.cross_entropy"
+    monkeypatch.setattr(ranked, pressing_ctrl_c_after(5, nn.functional.cross_entropy))
+    with pytest.raises(KeyboardInterrupt):
+        prune(trained, digits, "loss", 0.5, repeats=0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in trained.modules())
+
+
+def test_ctrl_c_in_fine_tuning_gives_what_there_is_and_says_so(digits, trained, monkeypatch):
+    step = "hgsr_lite.training.state.TrainingState.step"
+    monkeypatch.setattr(step, pressing_ctrl_c_after(3, TrainingState.step))
+    small, report = prune(trained, digits, "norm", 0.5, finetune={"epochs": 1}, repeats=0, progress=False)
+    assert report.interrupted
+    assert "fine-tuning was interrupted" in str(report)
+    assert parameters(small) == report.stages.parameters["after fine-tuning"]
+
+
+def test_a_long_choice_shows_how_far_it_is_and_a_short_one_nothing(digits, trained, monkeypatch, capsys):
+    prune(trained, digits, LossRise(32), 0.5, repeats=0)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("hgsr_lite.removal.trials._SHOWN_AFTER", 0.0)
+    prune(trained, digits, LossRise(32), 0.5, repeats=0)
+    shown = capsys.readouterr().err
+    total = sum(module.out_channels for module in trained.modules() if isinstance(module, nn.Conv2d))
+    assert "channels silenced" in shown
+    assert f"/{total}" in shown
+    prune(trained, digits, LossRise(32), 0.5, repeats=0, progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_model_with_nan_weights_is_refused_before_any_choice(digits, trained):
@@ -186,7 +267,7 @@ def test_the_penaltys_choice_beats_the_random_control_at_equal_parameters(digits
         left = parameters(small)
         assert left < 0.8 * parameters(model)
         drawn = [
-            prune(model, digits, "random", to_parameters=left, seed=10 * seed + draw, repeats=0)[1]
+            prune(model, digits, Random(10 * seed + draw), to_parameters=left, repeats=0)[1]
             for draw in range(10)
         ]
         counts = [report.stages.parameters["after removal"] for report in drawn]
