@@ -37,9 +37,10 @@ class Regularizer:
     later is followed: `layers` are those of the model as it is now.
 
     A regularizer belongs to its model. After `prune` or `compact` the smaller network is another model:
-    `on` makes a regularizer for it. A computed weight (weight norm, a mask, any parametrization) is
-    regularised through the parameters that it is made of; `prox_` refuses it. With a `GradScaler`, call
-    `add_gradient_` after `scaler.unscale_(optimizer)`, else the penalty shrinks by the scale, 65,536-fold.
+    `on` makes a regularizer for it (and the report's `carry_` brings an optimizer along). A computed weight
+    (weight norm, a mask, any parametrization) is regularised through the parameters that it is made of;
+    `prox_` refuses it. With a `GradScaler`, call `add_gradient_` after `scaler.unscale_(optimizer)`, else the
+    penalty shrinks by the scale, 65,536-fold.
 
     The authors' defaults: `hsq_gl12`, feature-wise, strength 1e-3, l1_mix 0.5, `downsample` excluded.
     Strengths of different penalties are not comparable; see `calibrate_`.

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hgsr_lite.groups import Layout, WeightLayer
 from hgsr_lite.removal.blocks import CONVOLUTIONS, channel_counts
+from hgsr_lite.removal.carrying import KeptChannels, kept_channels
 from hgsr_lite.removal.cost import Cost, latency, macs, parameters
 from hgsr_lite.removal.coupling import couple, tensors
 from hgsr_lite.removal.proof import OutputChange, Proof, random_like, without_hooks
@@ -81,6 +83,7 @@ def compact(
             proof=proved,
             kept_for_shape=tuple(sorted(removals.kept_for_shape)),
             fixed=removals.fixed,
+            kept=_kept(model, removals.places),
             places=removals.places,
         )
 
@@ -168,6 +171,14 @@ def _memory_format(like: Tensor, ndim: int) -> torch.memory_format:
 def compare(original: nn.Module, smaller: nn.Module, images: Tensor) -> OutputChange:
     """How far the outputs of two models are apart."""
     return OutputChange.between(tensors(original(images)), tensors(smaller(images)))
+
+
+def _kept(model: nn.Module, places: Mapping[str, Tensor]) -> dict[str, KeptChannels]:
+    return {
+        name: kept_channels(WeightLayer(name, module, Layout.of(module)), places[f"{name}.weight"])
+        for name, module in model.named_modules()
+        if isinstance(module, (CONVOLUTIONS, nn.Linear))
+    }
 
 
 def _layer_changes(model: nn.Module, small: nn.Module, removals: Removals) -> Iterator[LayerChange]:

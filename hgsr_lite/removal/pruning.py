@@ -90,7 +90,9 @@ def prune(
     for the result. `repeats` forward passes are timed of each stage (0: none).
 
     Long work shows a bar unless `progress` is False. Ctrl-C ends the choice and the removal with nothing
-    done; it ends fine-tuning early, and the report says so. `model` itself is never changed. Raises
+    done; it ends fine-tuning early, and the report says so. `model` itself is never changed: an optimizer
+    and a regularizer go on training it, until `report.removal.carry_(optimizer, model, small)` and
+    `regularizer.on(small)` lead them to the smaller one. Raises
     `ValueError` for an unknown way and an impossible amount, and whatever `compact` raises.
 
     >>> from hgsr_lite.data import load_data

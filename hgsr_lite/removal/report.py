@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from hgsr_lite.removal.carrying import KeptChannels, carry_optimizer_
 from hgsr_lite.removal.cost import Cost
 from hgsr_lite.removal.proof import OutputChange
 
@@ -41,8 +43,8 @@ class CompactReport:
     after the exact removals and before any approximate one, in every case of `Proof` that the model takes.
     `kept_for_shape` names the layers that would have lost their last channel or, in a grouped convolution,
     more from one group than from another; `fixed` names layers whose channels were left alone, with the
-    reason. `places` says of every number of the smaller model's tensors where it stood, counted through the
-    original tensor.
+    reason. `kept` has the numbers of each layer's channels that are left; `places` says of every number of
+    the smaller model's tensors where it stood, counted through the original tensor.
     """
 
     layers: tuple[LayerChange, ...]
@@ -52,7 +54,31 @@ class CompactReport:
     proof: dict[str, OutputChange]
     kept_for_shape: tuple[str, ...]
     fixed: dict[str, str]
+    kept: dict[str, KeptChannels] = field(repr=False)
     places: dict[str, Tensor] = field(repr=False)
+
+    def carry_(self, optimizer: Optimizer, model: nn.Module, small: nn.Module) -> None:
+        """Let an optimizer of the original model go on with the smaller one, in place.
+
+        An optimizer that is left as it is goes on training the original. Here each parameter is replaced by
+        what is left of it, its state (momentum, Adam's moments) cut to the same channels; learning rates and
+        a scheduler stay. A bias that the removal made begins without a state; parameters of other models in
+        the optimizer stay. For a regularizer there is `Regularizer.on(small)`.
+
+        Raises `ValueError` if the optimizer is another model's, this report is of other networks, or the
+        state cannot be cut (LBFGS, Adafactor); nothing is changed then.
+
+        >>> import torch
+        >>> from hgsr_lite.removal import compact
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> _ = net[2].weight.data[:, 0].zero_()
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        >>> small, report = compact(net, torch.ones(1, 1, 8, 8), repeats=0)
+        >>> report.carry_(optimizer, net, small)
+        >>> report.kept["0"].outputs, [len(p) for p in optimizer.param_groups[0]["params"]]
+        ([1, 2, 3], [3, 3, 2, 2])
+        """
+        carry_optimizer_(optimizer, model, small, self.places)
 
     @property
     def exact(self) -> int:
