@@ -10,10 +10,11 @@ import numpy as np
 import torch
 import traitlets
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.figures import COLOR_MAP, kernel_map
+from hgsr_lite.groups import kernel_norms, weight_layers
 from hgsr_lite.live.figure import LiveFigure
 from hgsr_lite.training import History
 
@@ -58,7 +59,7 @@ class KernelMaps(LiveFigure):
         super().__init__(
             layers=_places(history.snapshots),
             epochs=list(history.snapshot_epochs),
-            records=[_plain(record) for record in history.records],
+            records=[plain_record(record) for record in history.records],
             scale=scale,
             levels=b"".join(norm_levels(norms, **scale) for norms in history.snapshots.values()),
             layer=shown,
@@ -96,7 +97,11 @@ def norm_levels(norms: Tensor, smallest: float, largest: float) -> bytes:
 
 
 def _places(snapshots: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """Each layer's name, its channels, and where its bytes begin."""
+    """Each layer's name, its channels, and where its first snapshot begins among all numbers.
+
+    >>> _places({"a": torch.zeros(2, 4, 3), "b": torch.zeros(2, 5, 4)})[1]
+    {'name': 'b', 'outputs': 5, 'inputs': 4, 'start': 24}
+    """
     places, start = [], 0
     for name, norms in snapshots.items():
         places.append({"name": name, "outputs": norms.shape[1], "inputs": norms.shape[2], "start": start})
@@ -104,5 +109,20 @@ def _places(snapshots: dict[str, Tensor]) -> list[dict[str, Any]]:
     return places
 
 
-def _plain(record: dict[str, Any]) -> dict[str, float]:
+def layer_places(model: nn.Module) -> list[dict[str, Any]]:
+    """Each layer's name, its channels, the weights of a kernel, and where its norms begin."""
+    found, start = [], 0
+    for layer in weight_layers(model):
+        norms = kernel_norms(layer.weight.detach(), 1, layer.layout)
+        outputs, inputs = norms.shape
+        elements = layer.weight.numel() // norms.numel()
+        found.append(
+            {"name": layer.name, "outputs": outputs, "inputs": inputs, "start": start, "elements": elements}
+        )
+        start += norms.numel()
+    return found
+
+
+def plain_record(record: dict[str, Any]) -> dict[str, float]:
+    """A record as JSON takes it."""
     return {key: float(value) if key != "epoch" else int(value) for key, value in record.items()}

@@ -8,7 +8,7 @@ const COLUMNS = [
   ["validation accuracy", "accuracy"], ["accuracy after zeroing", "after zeroing"], ["below tolerance", "below tolerance"],
   ["exact zeros", "exact zeros"], ["dead kernels", "dead kernels"], ["dead channels", "dead channels"],
 ];
-const SETTINGS = ["penalty", "grouping", "strength", "l1_mix", "warmup", "proximal", "tolerance"];
+const RUN_SETTINGS = ["penalty", "grouping", "strength", "l1_mix", "warmup", "proximal", "tolerance"];
 
 export const seconds = (time) => (time < 10 ? `${time.toFixed(1)} s` : time < 90 ? `${Math.round(time)} s` : `${Math.round(time / 60)} min`);
 
@@ -70,18 +70,18 @@ export function runView({ colors, layers, csvName }) {
   key.draw(SCALE);
 
   const drawMap = (map, count, name, norms) => {
-    const { outputs, inputs, start } = layers[Number(layer.value)];
+    const { outputs, inputs, start, elements } = layers[Number(layer.value)];
     const part = norms.subarray(start, start + outputs * inputs);
     const levels = Uint8Array.from(part, (norm) => levelOf(norm, SCALE));
-    const found = map.draw(name, outputs, inputs, levels, SCALE, shown.tolerance);
-    count.textContent = `${found.kernels} of ${part.length} kernels have an l1 norm below ${short(shown.tolerance)}; ${found.inputs} inputs and ${found.outputs} outputs have none above`;
+    const found = map.draw(name, outputs, inputs, levels, SCALE, shown.tolerance * elements);
+    count.textContent = `${found.kernels} of ${part.length} kernels have a mean |weight| below ${short(shown.tolerance)}; ${found.inputs} inputs and ${found.outputs} outputs have none above`;
   };
   /** `runs`: { name, settings..., records, norms, figures }, the newest last. */
   const draw = (next) => {
     shown = { ...shown, ...next };
     if (next.runs || !against.options.length) fillRuns(against, shown.runs);
     const { records, norms, epochs, runs } = shown;
-    const compared = runs[Number(against.value)];
+    const compared = against.value === "" ? undefined : runs[Number(against.value)];
     lines.draw(records, { epochs, earlier: compared ? [compared.records] : [], stale: shown.stale });
     nowTitle.textContent = shown.stale ? "the last run, until the new one has its own" : "kernels now";
     if (norms) drawMap(now, nowCount, "kernels now", norms);
@@ -118,7 +118,7 @@ function drawTable(place, runs) {
 export function asCsv(runs) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.figures)))];
   const cell = (value) => (value === undefined || value === null ? "" : /[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
-  const lines = [["run", ...SETTINGS, ...names], ...runs.map((run) => [run.name, ...SETTINGS.map((key) => run[key]), ...names.map((name) => run.figures[name])])];
+  const lines = [["run", ...RUN_SETTINGS, ...names], ...runs.map((run) => [run.name, ...RUN_SETTINGS.map((key) => run[key]), ...names.map((name) => run.figures[name])])];
   return lines.map((line) => line.map(cell).join(",")).join("\n") + "\n";
 }
 

@@ -62,7 +62,7 @@ const STYLE = `
 .hgsr table { border-collapse:collapse; font-size:13px; width:100%; font-variant-numeric:tabular-nums; color:var(--ink); }
 .hgsr th, .hgsr td { text-align:right; padding:3px 8px; border-bottom:1px solid var(--line); background:none; }
 .hgsr th:first-child { text-align:left; } .hgsr th { font-weight:600; color:var(--soft); white-space:normal; }
-.hgsr .scroll { overflow-x:auto; max-width:100%; }
+.hgsr .scroll { overflow-x:auto; max-width:100%; overflow-wrap:normal; }
 .hgsr .facts { display:flex; flex-wrap:wrap; gap:6px 18px; margin:8px 0 0; padding:0; list-style:none; }
 .hgsr .facts li { margin:0; font-size:13px; color:var(--soft); }
 .hgsr .formula { font-family:Georgia,"Times New Roman",serif; font-size:17px; color:var(--ink); overflow-x:auto; padding:4px 0; }

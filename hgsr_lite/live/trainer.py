@@ -12,7 +12,7 @@ from hgsr_lite.data import Data, load_data
 from hgsr_lite.figures import model_kernel_maps
 from hgsr_lite.groups import GROUPINGS, weight_layers
 from hgsr_lite.live.figure import PENALTY_ROWS, LiveFigure
-from hgsr_lite.live.maps import MAP_COLORS
+from hgsr_lite.live.maps import MAP_COLORS, layer_places
 from hgsr_lite.live.modules import as_script
 from hgsr_lite.models import build_model
 from hgsr_lite.table import PENALTIES
@@ -57,7 +57,9 @@ class Trainer(LiveFigure):
 
     def __init__(self, **state: Any) -> None:
         data = load_data("digits", device="cpu")
-        super().__init__(worker=as_script("worker.js"), layers=_layers(), **_as_bytes(data), **state)
+        super().__init__(
+            worker=as_script("worker.js"), layers=layer_places(_model()), **_as_bytes(data), **state
+        )
 
     def picture(self) -> Figure:
         """The kernels of the middle layer before training."""
@@ -72,16 +74,6 @@ class Trainer(LiveFigure):
 
 def _model() -> torch.nn.Module:
     return build_model("digits_cnn", in_channels=1, num_classes=10, width=_WIDTH, seed=0)
-
-
-def _layers() -> list[dict[str, Any]]:
-    """Each layer's name, its channels, and where its norms begin."""
-    places, start = [], 0
-    for layer in weight_layers(_model()):
-        outputs, inputs = layer.weight.shape[:2]
-        places.append({"name": layer.name, "outputs": outputs, "inputs": inputs, "start": start})
-        start += outputs * inputs
-    return places
 
 
 def _as_bytes(data: Data) -> dict[str, Any]:

@@ -190,13 +190,18 @@ def _written(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
 
 
-def before_and_after(before: History, after: History, layer: str) -> bytes:
-    """The kernel maps of one layer at the end of two runs, side by side on one scale, as a PNG."""
+def newest_maps(before: History, after: History, layer: str) -> dict[str, Tensor]:
+    """The kernel norms of one layer at the end of two runs, each under a title."""
     maps: dict[str, Tensor] = {}
     for name, history in (("before: dense", before), ("after: your choice", after)):
         norms = history.snapshots[choose("layer", layer, history.snapshots)][-1].float()
         maps[f"{name}, epoch {history.snapshot_epochs[-1]}"] = norms.nan_to_num(0.0)
-    figure = kernel_map(maps, title=f"layer {layer}")
+    return maps
+
+
+def before_and_after(before: History, after: History, layer: str) -> bytes:
+    """The kernel maps of one layer at the end of two runs, side by side on one scale, as a PNG."""
+    figure = kernel_map(newest_maps(before, after, layer), title=f"layer {layer}")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=90)
     plt.close(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from dataclasses import replace
 
@@ -118,90 +117,126 @@ def test_the_picture_is_a_png_and_names_its_layers(bench: Workbench):
         before_and_after(dense.history, trained.history, "features.conv9")
 
 
-def test_the_panel_comes_up_with_a_picture_and_both_runs(panel: Playground):
-    assert bytes(panel.picture.value).startswith(PNG)
-    assert "before: dense" in panel.table.value
+def test_the_panel_comes_up_with_both_runs(panel: Playground):
+    assert [run["name"] for run in panel.runs] == ["0: dense", "1: hsq_gl12 0.001"]
     assert panel.choice == Choice(strength=1e-3)
     assert len(panel.log) == 1
+    assert panel.still().startswith(PNG)
+    kernels = sum(layer["outputs"] * layer["inputs"] for layer in panel.layers)
+    assert len(panel.norms) == 4 * kernels
 
 
-def test_train_runs_with_the_settings_shown_and_changes_the_picture(panel: Playground):
-    picture = bytes(panel.picture.value)
-    panel.penalty.value, panel.grouping.value, panel.strength.value = "gl12", "neuron", 0.5
-    panel.train_button.click()
+def answer(panel: Playground, do: str, **settings: object) -> None:
+    """Do as a button of the page does."""
+    panel._answer({"do": do, "settings": {**vars(panel.choice), **settings}})
+
+
+def test_train_runs_with_the_settings_shown_and_changes_the_map(panel: Playground):
+    norms = panel.norms
+    answer(panel, "train", penalty="gl12", grouping="neuron", strength=0.5)
     wait_until_idle(panel)
     assert panel.trained.choice == Choice("gl12", "neuron", 0.5)
-    assert bytes(panel.picture.value) != picture
-    assert panel.status.value.startswith("finished")
+    assert panel.norms != norms
+    assert panel.progress["message"].startswith("finished")
+    assert [record["epoch"] for record in panel.records] == [1, 2]
     assert list(panel.log["penalty"]) == ["hsq_gl12", "gl12"]
 
 
-def test_stop_ends_the_run_and_frees_the_buttons(data: hg.Data):
+@pytest.fixture
+def long_panel(data: hg.Data) -> Playground:
     panel = playground(data, epochs=1)
     panel.workbench = replace(panel.workbench, epochs=1000)
-    panel.train_button.click()
-    assert panel.busy
-    assert panel.train_button.disabled
-    assert not panel.stop_button.disabled
-    panel.stop_button.click()
-    wait_until_idle(panel)
-    assert "stopped in epoch" in panel.status.value
-    assert not panel.train_button.disabled
-    assert panel.stop_button.disabled
+    panel.epochs = 1000
+    return panel
 
 
-def test_a_second_press_on_train_starts_no_second_run(data: hg.Data):
-    panel = playground(data, epochs=1)
-    panel.workbench = replace(panel.workbench, epochs=1000)
-    panel.train()
-    worker = panel._worker
-    panel.train()
-    assert panel._worker is worker
-    panel.stop()
-    assert not panel.busy
+def wait_for(panel: Playground, phase: str) -> None:
+    until = time.monotonic() + 60
+    while panel.progress["phase"] != phase and time.monotonic() < until:
+        time.sleep(0.01)
+    assert panel.progress["phase"] == phase
+
+
+def test_stop_ends_the_run_and_keeps_what_it_reached(long_panel: Playground):
+    answer(long_panel, "train")
+    assert long_panel.busy
+    answer(long_panel, "stop")
+    wait_until_idle(long_panel)
+    assert "stopped in epoch" in long_panel.progress["message"]
+    assert len(long_panel.runs) == 3
+
+
+def test_a_second_press_on_train_starts_no_second_run(long_panel: Playground):
+    answer(long_panel, "train")
+    worker = long_panel._worker
+    answer(long_panel, "train", penalty="gl")
+    assert long_panel._worker is worker
+    assert long_panel.penalty == "hsq_gl12"
+    long_panel.stop()
+    assert not long_panel.busy
+
+
+def test_one_epoch_holds_the_run_and_pause_lets_it_go_on(long_panel: Playground):
+    answer(long_panel, "step")
+    wait_for(long_panel, "paused")
+    assert len(long_panel.records) == 1
+    time.sleep(0.5)
+    assert len(long_panel.records) == 1
+    answer(long_panel, "pause")
+    wait_for(long_panel, "running")
+    answer(long_panel, "pause")
+    wait_for(long_panel, "paused")
+    long_panel.stop()
+    assert not long_panel.busy
+
+
+def test_figures_of_the_last_run_are_marked_until_the_new_one_has_its_own(long_panel: Playground):
+    marked = []
+    long_panel.observe(lambda change: marked.append(change["new"]), names="stale")
+    answer(long_panel, "step")
+    wait_for(long_panel, "paused")
+    assert marked == [True, False]
+    long_panel.stop()
+
+
+def test_reset_forgets_all_runs_but_the_dense_one(long_panel: Playground):
+    answer(long_panel, "train")
+    answer(long_panel, "reset")
+    assert not long_panel.busy
+    assert [run["penalty"] for run in long_panel.runs] == [None]
 
 
 def test_the_buttons_come_back_when_a_run_fails(panel: Playground):
     panel.workbench = replace(panel.workbench, model_name="nonesuch")
-    panel.train()
+    answer(panel, "train")
     wait_until_idle(panel)
-    assert "unknown model" in panel.status.value
-    assert not panel.train_button.disabled
+    assert "unknown model" in panel.progress["message"]
 
 
-def test_tolerance_and_layer_need_no_new_run(panel: Playground):
-    table, picture, trained = panel.table.value, bytes(panel.picture.value), panel.trained
-    panel.tolerance.value = 0.1
-    assert panel.table.value != table
-    panel.layer.value = "features.conv3"
-    assert bytes(panel.picture.value) != picture
+def test_tolerance_needs_no_new_run(panel: Playground):
+    figures, trained = panel.runs[-1]["figures"], panel.trained
+    panel.tolerance = 0.1
+    assert panel.runs[-1]["figures"]["below tolerance"] > figures["below tolerance"]
     assert panel.trained is trained
+    assert "judged at tolerance 0.1" in panel.progress["message"]
 
 
 def test_calibrate_moves_the_strength(panel: Playground):
     wanted = panel.workbench.calibrated(panel.choice, panel_module.FRACTION).strength
-    panel.calibrate_button.click()
-    assert panel.strength.value == pytest.approx(wanted)
-    assert "strength" in panel.status.value
+    answer(panel, "calibrate")
+    assert panel.strength == pytest.approx(wanted, rel=0.01)
+    assert "Strength" in panel.progress["message"]
 
 
-def test_progress_is_shown_while_the_kernel_is_free_for_other_work(data: hg.Data):
-    panel = playground(data, epochs=1)
-    panel.workbench = replace(panel.workbench, epochs=1000)
-    seen: list[str] = []
-    panel.status.observe(lambda change: seen.append(change["new"]), names="value")
-    panel.train()
+def test_progress_is_told_while_the_kernel_is_free_for_other_work(long_panel: Playground):
+    seen: list[dict] = []
+    long_panel.observe(lambda change: seen.append(change["new"]), names="progress")
+    long_panel.train()
     beats, until = 0, time.monotonic() + 60
-    while len(seen) < 2 and time.monotonic() < until:
+    while len(seen) < 3 and time.monotonic() < until:
         beats += 1
         time.sleep(0.01)
-    panel.stop()
-    assert beats > 5
-    assert "epoch" in seen[0]
-    assert "stopped" in seen[-1]
-
-
-def test_only_controls_that_old_and_new_ipywidgets_share():
-    source = inspect.getsource(panel_module)
-    for absent_in_one in ("jslink", "jsdlink", "titles=", "TagsInput", "ColorsInput", "tooltips="):
-        assert absent_in_one not in source
+    long_panel.stop()
+    assert beats > 3
+    assert seen[1]["left"] >= 0
+    assert "stopped" in seen[-1]["message"]
