@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import pytest
 from distributed import LocalCluster
 
+from hgsr_lite.study.command import add_arguments, carry_out
 from hgsr_lite.study.engine import dask_executor, make_all
 from hgsr_lite.study.job import Job, WrongVersionsError, make_run, versions
 from hgsr_lite.study.runs import RunFolder
@@ -134,6 +138,19 @@ def test_a_killed_driver_and_one_stopped_by_ctrl_c_go_on_where_they_were(study, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_driver_and_its_workers_killed_at_once_cost_no_written_run_and_no_bit(study, plain):
+    process = command(study, "--workers", "2")
+    wait_for_files(study, 2, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    made = {file.name: file.stat().st_mtime_ns for file in study.folder.path.glob("*.json")}
+    assert study.make(workers=1, progress=False).written == RUNS - len(made)
+    assert_complete_and_right(study, plain)
+    assert made.items() <= {f.name: f.stat().st_mtime_ns for f in study.folder.path.glob("*.json")}.items()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_drivers_share_the_work_and_make_no_run_twice(study, plain):
     drivers = [command(study, "--workers", "1") for _ in range(2)]
     outs = [driver.communicate(timeout=600)[0] for driver in drivers]
@@ -193,6 +210,30 @@ def test_a_worker_with_other_versions_is_refused_and_both_versions_named(study):
     with pytest.raises(WrongVersionsError, match=r"torch \d\.\d+\.\d\S* \(wanted 1\.0\.0\)"):
         make_all(jobs, study.folder, Here(), 1, progress=False)
     assert study.folder.read() == {}
+
+
+@pytest.mark.slow
+def test_the_command_refuses_real_workers_of_other_versions_in_one_line(study, monkeypatch, capsys):
+    """The workers are another process with the versions that are installed; the driver says it has others."""
+    monkeypatch.setattr("hgsr_lite.study.study.versions", lambda: {**versions(), "torch": "1.0.0"})
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with LocalCluster(n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=None) as cluster:
+        line = ["run", str(study.path), "--scheduler", cluster.scheduler_address]
+        assert carry_out(parser.parse_args(line)) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        rf"this worker has other versions: torch {version('torch')}.* \(wanted 1\.0\.0\)", said
+    )
+    assert study.folder.read() == {}
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_a_worker_starts(study, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    study.folder = RunFolder(tmp_path / "file" / "runs")
+    monkeypatch.setattr("hgsr_lite.study.study.dask_executor", None)
+    with pytest.raises(ValueError, match=r"run files cannot be written to .*give another folder, --runs"):
+        study.make(progress=False)
 
 
 def test_a_worker_with_other_images_makes_no_run(study):
