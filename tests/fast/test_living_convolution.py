@@ -18,15 +18,17 @@ LIMIT = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 @st.composite
-def convolutions(draw):
-    """Images, a weight with dead kernels, and how the kernel moves."""
+def convolutions(draw, slides=False):
+    """Images, a weight with dead kernels, and how the kernel moves; `slides`: three wide, by one pixel."""
     kernel, stride, dilation = (
         draw(st.tuples(sizes, sizes)) for sizes in (st.integers(1, 4), st.integers(1, 3), st.integers(1, 2))
     )
+    if slides:
+        kernel, stride, dilation = (kernel[0], 3), (stride[0], 1), (dilation[0], 1)
     padding = draw(st.tuples(*[st.integers(0, 3)] * 4))
     window = Window(kernel, stride, padding, dilation)
     height, width = (
-        draw(st.integers(max(1, d * (k - 1) + 1 - sum(p)), 12))
+        draw(st.integers(max(1, d * (k - 1) + 1 - sum(p)), 21))
         for d, k, p in zip(dilation, kernel, (padding[:2], padding[2:]), strict=True)
     )
     groups = draw(st.integers(1, 3))
@@ -60,7 +62,11 @@ def close(found: Tensor, wanted: Tensor) -> bool:
 
 
 @settings(max_examples=150)
-@given(convolutions(), st.booleans(), st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (0.0, 0.5)]))
+@given(
+    st.one_of(convolutions(), convolutions(slides=True)),
+    st.booleans(),
+    st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (0.0, 0.5)]),
+)
 def test_it_is_the_dense_convolution_with_what_follows_it_and_equal_bit_for_bit_on_two_threads(
     case, with_residual, bounds
 ):
@@ -121,6 +127,18 @@ def test_a_kernel_that_is_not_finite_is_alive_and_seen(number):
     found = sparse_convolution(torch.ones(16, 2, 2, 2), living, torch.zeros(1), Window((1, 1)))
     assert living.inputs.tolist() == [1]
     assert not torch.isfinite(found).any()
+
+
+def test_a_sliding_kernel_spreads_nan_no_further_than_it_reaches():
+    weight = torch.ones(1, 1, 3, 3)
+    for place in range(10):
+        images = torch.zeros(16, 1, 3, 10)
+        images[:, :, 1, place] = math.nan
+        found = sparse_convolution(
+            images, LivingKernels.of(weight), torch.zeros(1), Window((3, 3), (1, 1), (1, 1, 1, 1))
+        )
+        near = (torch.arange(10) - place).abs() <= 1
+        assert torch.equal(found.isnan(), near.expand(16, 1, 3, 10))
 
 
 def test_images_in_any_memory_format_and_none_at_all():

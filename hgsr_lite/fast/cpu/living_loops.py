@@ -10,12 +10,16 @@ from pathlib import Path
 from numba import njit
 
 from hgsr_lite.fast.cpu import living_tile
-from hgsr_lite.fast.cpu.living_tile import VECTORS, tile_of, vector_bytes
+from hgsr_lite.fast.cpu.living_tile import VECTORS, sliding_tile_of, tile_of, vector_bytes
 
+SLIDING = 3
+"""The width of kernels for which there are sliding tiles."""
 _BYTES = vector_bytes()
 _11, _12, _14, _18 = (tile_of(1, vectors) for vectors in (1, 2, 4, 8))
 _21, _22, _24 = (tile_of(2, vectors) for vectors in (1, 2, 4))
 _41, _42, _81 = tile_of(4, 1), tile_of(4, 2), tile_of(8, 1)
+_s21, _s22, _s24 = (sliding_tile_of(2, vectors, SLIDING) for vectors in (1, 2, 4))
+_s41, _s42, _s81 = (sliding_tile_of(*shape, SLIDING) for shape in ((4, 1), (4, 2), (8, 1)))
 
 
 @njit
@@ -41,6 +45,23 @@ def _tile(positions, vectors, image, image_step, out, out_step, residual, job):
         _21(image, image_step, out, out_step, residual, job)
     else:
         _11(image, image_step, out, out_step, residual, job)
+
+
+@njit
+def _sliding_tile(positions, vectors, image, image_step, out, out_step, residual, job):
+    shape = 10 * positions + vectors
+    if shape == 42:
+        _s42(image, image_step, out, out_step, residual, job)
+    elif shape == 81:
+        _s81(image, image_step, out, out_step, residual, job)
+    elif shape == 24:
+        _s24(image, image_step, out, out_step, residual, job)
+    elif shape == 41:
+        _s41(image, image_step, out, out_step, residual, job)
+    elif shape == 22:
+        _s22(image, image_step, out, out_step, residual, job)
+    else:
+        _s21(image, image_step, out, out_step, residual, job)
 
 
 @njit
@@ -88,6 +109,28 @@ def _rectangle(
         )  # fmt: skip
 
 
+@njit
+def _sliding_rows(rows, columns, sizes, item, image, out, residual, reach, tables, bounds):
+    """Rows of outputs, two at least in each, of kernels that slide by one; inputs begin at `image`."""
+    width, batch, _, _, stride_down, _, _, left, _ = sizes
+    lanes, one = _BYTES // item, batch * item
+    vectors = _power_of_two(min(VECTORS // min(4, _power_of_two(columns)), batch // lanes))
+    positions = _power_of_two(min(VECTORS // vectors, columns))
+    for row in range(rows):
+        for begin in range(0, columns, positions):
+            column = min(begin, columns - positions)
+            seen = column - left
+            inside = max(0, -seen), min(positions + SLIDING - 1, width - seen)
+            for start in range(0, batch, vectors * lanes):
+                ahead = min(start, batch - vectors * lanes) * item
+                line = image + (row * stride_down * width + seen) * one
+                to = (row * columns + column) * one + ahead
+                _sliding_tile(
+                    positions, vectors, line + ahead, one, out + to, one, residual + to if residual else 0,
+                    ((*reach, *inside), tables, bounds),
+                )  # fmt: skip
+
+
 def _convolve_of(mark: int) -> Callable:
     """The loop over channels. Numba's cache tells two compilations apart by what a function closes over."""
 
@@ -96,7 +139,7 @@ def _convolve_of(mark: int) -> Callable:
         sizes,
     ):  # fmt: skip
         """Write output channels `first` to `end`."""
-        width, batch, out_height, out_width, stride_down, stride_right, above, left = sizes
+        width, batch, out_height, out_width, stride_down, stride_right, above, left, slides = sizes
         one = batch * biases.itemsize + 0 * mark
         low, high = biases.dtype.type(low), biases.dtype.type(high)
         for top in range(0, out_height, at_once):
@@ -106,6 +149,16 @@ def _convolve_of(mark: int) -> Callable:
                 for down in range(len(row_runs)):
                     begin, last = max(row_runs[down, 0], top), min(row_runs[down, 1], bottom)
                     if begin >= last:
+                        continue
+                    if slides:
+                        to = (channel * out_height + begin) * out_width * one
+                        _sliding_rows(
+                            last - begin, out_width, sizes, biases.itemsize,
+                            images + (begin * stride_down - above) * width * one, out + to,
+                            residual + to if residual else 0,
+                            (starts[channel], starts[channel + 1], row_runs[down, 2], row_runs[down, 3]),
+                            tables, bounds,
+                        )  # fmt: skip
                         continue
                     for right in range(len(column_runs)):
                         column, behind = column_runs[right, 0], column_runs[right, 1]

@@ -2,13 +2,16 @@
 
 A tile is `positions` neighbouring outputs of one channel for `vectors * lanes()` images, eight vectors
 at most. Each weight is read once a tile and multiplied into all of them, so that a multiply-add costs one
-read of an input and nothing else. LLVM keeps the sums in registers only if it sees single vectors; that is
-why they are written down here. On a processor with shorter vectors it splits them.
+read of an input and nothing else; where a kernel slides along a row by one pixel, neighbouring outputs
+share their inputs, and a read serves several multiply-adds. LLVM keeps the sums in registers only if it
+sees single vectors; that is why they are written down here. On a processor with shorter vectors it splits
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -21,6 +24,7 @@ from numba.extending import intrinsic
 VECTORS = 8
 """Vectors of sums in a full tile: enough that no addition waits for the one before it."""
 _MAY_FUSE = ("contract",)
+_WHOLE = ir.IntType(64)
 
 
 @cache
@@ -53,12 +57,13 @@ class _Sums:
 
     def places(self, address: Any, step: Any) -> list[Any]:
         """Pointers to all vectors of a tile whose positions lie `step` bytes apart."""
-        pointers = []
-        for position in range(self.positions):
-            start = self.builder.add(address, self.builder.mul(step, step.type(position)))
-            first = self.builder.inttoptr(start, self.vector.as_pointer())
-            pointers += [self.builder.gep(first, [ir.IntType(64)(v)]) for v in range(self.vectors)]
-        return pointers
+        return [place for number in range(self.positions) for place in self.place(address, step, number)]
+
+    def place(self, address: Any, step: Any, number: int) -> list[Any]:
+        """Pointers to the vectors of one position."""
+        start = self.builder.add(address, self.builder.mul(step, _WHOLE(number)))
+        first = self.builder.inttoptr(start, self.vector.as_pointer())
+        return [self.builder.gep(first, [_WHOLE(v)]) for v in range(self.vectors)]
 
     def load(self, pointer: Any) -> Any:
         return self.builder.load(pointer, align=self.size)
@@ -67,16 +72,56 @@ class _Sums:
         """Number `index` of an array of `kind` that begins at an address."""
         return self.builder.load(self.builder.gep(self.builder.inttoptr(address, kind.as_pointer()), [index]))
 
+    @contextmanager
+    def rows(self, reach: list[Any], tables: list[Any]) -> Iterator[tuple[Any, Any]]:
+        """Loop over living kernels and their rows: the addresses of a row's first input and weight."""
+        channels, weights, down, _, plane_bytes, width, size = tables
+        with cgutils.for_range_slice(self.builder, *reach[0:2], _WHOLE(1)) as (kernel, _):
+            plane = self.builder.mul(self.item(channels, kernel, _WHOLE), plane_bytes)
+            with cgutils.for_range_slice(self.builder, *reach[2:4], _WHOLE(1)) as (row, _):
+                line = self.builder.add(plane, self.item(down, row, _WHOLE))
+                first = self.builder.add(self.builder.mul(kernel, size), self.builder.mul(row, width))
+                yield line, self.builder.add(weights, self.builder.mul(first, _WHOLE(self.size)))
+
+    def add_product(self, total: Any, weight: Any, seen: Any) -> None:
+        product = self.builder.fmul(weight, seen, flags=_MAY_FUSE)
+        self.builder.store(self.builder.fadd(product, self.builder.load(total), flags=_MAY_FUSE), total)
+
     def multiply_in(self, sums: list[Any], weight: Any, pointers: list[Any]) -> None:
+        """Add one weight's products to all sums."""
         for total, pointer in zip(sums, pointers, strict=True):
-            product = self.builder.fmul(weight, self.load(pointer), flags=_MAY_FUSE)
-            self.builder.store(self.builder.fadd(product, self.builder.load(total), flags=_MAY_FUSE), total)
+            self.add_product(total, weight, self.load(pointer))
+
+    def multiply_from(self, number: int, sums: list[Any], weights: list[Any], pointers: list[Any]) -> None:
+        """Multiply input `number` of a row by each weight that leads from it to an output of the tile."""
+        for vector, seen in enumerate(map(self.load, pointers)):
+            for tap, weight in enumerate(weights):
+                if 0 <= number - tap < self.positions:
+                    self.add_product(sums[(number - tap) * self.vectors + vector], weight, seen)
+
+    def begin(self, bias: Any) -> list[Any]:
+        """The sums of a tile, which begin with the bias."""
+        first = self.spread(bias)
+        return [cgutils.alloca_once_value(self.builder, first) for _ in range(self.positions * self.vectors)]
+
+    def finish(self, sums: list[Any], bounds: list[Any], out: Any, out_step: Any, residual: Any) -> None:
+        """Write the sums, plus the residual if there is one, held between the bounds."""
+        with self.builder.if_then(self.builder.icmp_signed("!=", residual, _WHOLE(0))):
+            for total, pointer in zip(sums, self.places(residual, out_step), strict=True):
+                self.builder.store(self.builder.fadd(self.builder.load(total), self.load(pointer)), total)
+        low, high = map(self.spread, bounds)
+        for total, pointer in zip(sums, self.places(out, out_step), strict=True):
+            self.builder.store(self.clamp(self.builder.load(total), low, high), pointer, align=self.size)
 
     def clamp(self, values: Any, low: Any, high: Any) -> Any:
         """Values held between two bounds; NaN stays NaN, as in PyTorch."""
         below = self.builder.fcmp_ordered("<", values, low)
         values = self.builder.select(below, low, values)
         return self.builder.select(self.builder.fcmp_ordered(">", values, high), high, values)
+
+
+def _unpacked(builder: Any, job: Any) -> list[list[Any]]:
+    return [cgutils.unpack_tuple(builder, piece) for piece in cgutils.unpack_tuple(builder, job)]
 
 
 def tile_of(positions: int, vectors: int) -> Callable:
@@ -95,29 +140,54 @@ def tile_of(positions: int, vectors: int) -> Callable:
         def generate(context, builder, signature, arguments):
             images, image_step, out, out_step, residual, job = arguments
             part = _Sums(context, builder, signature.args[5][2].dtype, positions, vectors)
-            whole = ir.IntType(64)
-            reach, tables, numbers = (
-                cgutils.unpack_tuple(builder, piece) for piece in cgutils.unpack_tuple(builder, job)
-            )
-            channels, weights, down, right, plane_bytes, width, size = tables
-            bias, low, high = map(part.spread, numbers)
-            sums = [cgutils.alloca_once_value(builder, bias) for _ in range(positions * vectors)]
-            with cgutils.for_range_slice(builder, *reach[0:2], whole(1)) as (kernel, _):
-                channel = part.item(channels, kernel, whole)
-                plane = builder.add(images, builder.mul(channel, plane_bytes))
-                mine = builder.add(weights, builder.mul(builder.mul(kernel, size), whole(part.size)))
-                with cgutils.for_range_slice(builder, *reach[2:4], whole(1)) as (row, _):
-                    line = builder.add(plane, part.item(down, row, whole))
-                    beginning = builder.mul(row, width)
-                    with cgutils.for_range_slice(builder, *reach[4:6], whole(1)) as (column, _):
-                        place = builder.add(line, part.item(right, column, whole))
-                        weight = part.item(mine, builder.add(beginning, column), part.real)
-                        part.multiply_in(sums, part.spread(weight), part.places(place, image_step))
-            with builder.if_then(builder.icmp_signed("!=", residual, whole(0))):
-                for total, pointer in zip(sums, part.places(residual, out_step), strict=True):
-                    builder.store(builder.fadd(builder.load(total), part.load(pointer)), total)
-            for total, pointer in zip(sums, part.places(out, out_step), strict=True):
-                builder.store(part.clamp(builder.load(total), low, high), pointer, align=part.size)
+            reach, tables, numbers = _unpacked(builder, job)
+            sums = part.begin(numbers[0])
+            with part.rows(reach, tables) as (line, weights):
+                line = builder.add(images, line)
+                with cgutils.for_range_slice(builder, *reach[4:6], _WHOLE(1)) as (column, _):
+                    place = builder.add(line, part.item(tables[3], column, _WHOLE))
+                    weight = part.spread(part.item(weights, column, part.real))
+                    part.multiply_in(sums, weight, part.places(place, image_step))
+            part.finish(sums, numbers[1:], out, out_step, residual)
+            return context.get_dummy_value()
+
+        return types.void(images, image_step, out, out_step, residual, job), generate
+
+    return add_living
+
+
+def sliding_tile_of(positions: int, vectors: int, width: int) -> Callable:
+    """The compiled tile for kernels of this width that move by one pixel: each input is read once a row."""
+    inputs = positions + width - 1
+
+    @intrinsic
+    def add_living(typing_context, images, image_step, out, out_step, residual, job):
+        """Write one tile of neighbours in a row; arguments as in `tile_of`, but for the last two of reach.
+
+        They are the first and last of the tile's inputs that lie inside the image.
+        """
+
+        def generate(context, builder, signature, arguments):
+            images, image_step, out, out_step, residual, job = arguments
+            part = _Sums(context, builder, signature.args[5][2].dtype, positions, vectors)
+            reach, tables, numbers = _unpacked(builder, job)
+            sums = part.begin(numbers[0])
+            first, last = reach[4:6]
+
+            def is_inside(number):
+                after = builder.icmp_signed("<=", first, _WHOLE(number))
+                return builder.and_(after, builder.icmp_signed(">", last, _WHOLE(number)))
+
+            inside = [is_inside(number) for number in range(inputs)]
+            with builder.if_else(builder.and_(inside[0], inside[-1])) as ways:
+                for way, asked in zip(ways, (False, True), strict=True):
+                    with way, part.rows(reach, tables) as (line, weights):
+                        row = [part.item(weights, _WHOLE(tap), part.real) for tap in range(width)]
+                        row, line = [part.spread(weight) for weight in row], builder.add(images, line)
+                        for number in range(inputs):
+                            with builder.if_then(inside[number]) if asked else nullcontext():
+                                part.multiply_from(number, sums, row, part.place(line, image_step, number))
+            part.finish(sums, numbers[1:], out, out_step, residual)
             return context.get_dummy_value()
 
         return types.void(images, image_step, out, out_step, residual, job), generate

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hgsr_lite.fast.cpu.living_loops import compiled_convolution
+from hgsr_lite.fast.cpu.living_loops import SLIDING, compiled_convolution
 from hgsr_lite.fast.cpu.living_tile import lanes
 from hgsr_lite.fast.cpu.shares import run_shares
 from hgsr_lite.fast.living import LivingKernels, Window, batch_innermost, empty_images
@@ -87,7 +87,8 @@ def _plan_of_runs(window: Window, shape: torch.Size, item: int) -> tuple[_Plan, 
     row_runs = runs(height, down, tall, window.stride[0], above, spread_down)
     column_runs = runs(width, right, wide, window.stride[1], left, spread_right)
     rows_at_once = max(1, min(down, 16, _CACHE_BYTES // (channels * width * one * window.stride[0])))
-    sizes = (width, batch, down, right, *window.stride, above, left)
+    slides = wide == SLIDING and window.stride[1] == spread_right == 1 and right > 1
+    sizes = (width, batch, down, right, *window.stride, above, left, int(slides))
     plan = _Plan.of(window, offsets, height * width * one, row_runs, column_runs, rows_at_once, sizes)
     return plan, (down, right)
 
@@ -144,7 +145,7 @@ def _plan_of_planes(window: Window, shape: torch.Size, item: int) -> _Planes:
     )
     bytes_of_channel = step_down * step_right * plane * item
     whole = np.array([[0, 1, 0, tall]]), np.array([[0, 1, 0, wide]])
-    plan = _Plan.of(window, offsets, bytes_of_channel, *whole, 1, (1, stored, 1, 1, 1, 1, 0, 0))
+    plan = _Plan.of(window, offsets, bytes_of_channel, *whole, 1, (1, stored, 1, 1, 1, 1, 0, 0, 0))
     above, _, left, _ = window.padding
     behind = plane_height * step_down - above - height, plane_width * step_right - left - width
     shape = (channels, step_down, step_right, plane_height, plane_width, batch)
