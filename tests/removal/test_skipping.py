@@ -140,7 +140,9 @@ def test_what_is_not_covered_stays_dense_and_says_so(monkeypatch):
     mirrored[0].weight.data[:2] = 0
     small, report = hg.skip_dead_kernels(mirrored, images, repeats=0)
     assert "padding_mode='reflect'" in report.layers[0].dense_because
-    assert distance(mirrored, small, images) == 0
+    assert (
+        distance(mirrored, small, images) < 1e-6
+    )  # a clock chose the memory format, and with it the rounding
     monkeypatch.setattr(skipping, "has_numba", lambda: False)
     _, report = hg.skip_dead_kernels(network("digits_cnn"), torch.ones(1, 3, 8, 8), repeats=0)
     assert report.left_dense == "numba is not installed"
@@ -164,8 +166,8 @@ def test_a_layer_that_does_not_pay_stays_dense(monkeypatch):
 
 
 def _slow_below(count: int):
-    """A network without dead kernels that takes long for fewer images than this, and no time for more."""
-    return lambda network, images, tile: time.sleep(0.1) if len(images) < count else None
+    """A network without dead kernels that takes longer than any dense one for fewer images than this."""
+    return lambda network, images, tile: time.sleep(0.5) if len(images) < count else None
 
 
 def test_few_images_go_through_the_dense_network_where_that_is_faster(monkeypatch):
