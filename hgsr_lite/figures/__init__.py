@@ -28,7 +28,7 @@ from hgsr_lite.figures.norms import (
     unit_balls_in_space,
     values,
 )
-from hgsr_lite.figures.studies import answer_figure, paths_figure, recovery_figure
+from hgsr_lite.figures.studies import answer_figure, recovery_figure
 from hgsr_lite.figures.style import COLOR_MAP, COLORS, MARKERS, color
 from hgsr_lite.figures.training import (
     groups_over_epochs,
@@ -57,7 +57,6 @@ __all__ = [
     "landings",
     "level_sets",
     "model_kernel_maps",
-    "paths_figure",
     "plain",
     "proximal_curves",
     "proximal_step",

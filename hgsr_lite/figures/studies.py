@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -11,45 +11,12 @@ from matplotlib.figure import Figure
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.figures.style import MARKERS, color
-from hgsr_lite.study import READINGS, SPARSITY_METRICS, confidence_half_width
+from hgsr_lite.study import READINGS, confidence_half_width
 from hgsr_lite.table import PENALTY_FAMILIES
 
 MOST_LINES = 3
 """Of one figure that answers one question."""
 _PANELS = {**PENALTY_FAMILIES, "no groups": ("l1", "l2")}
-
-
-def paths_figure(
-    table: pd.DataFrame,
-    metrics: Iterable[str] = SPARSITY_METRICS,
-    *,
-    by: str = "method",
-    accuracy: str = "validation accuracy after zeroing",
-    floor: float = 0.8,
-) -> Figure:
-    """Accuracy against sparsity: one panel a metric, one line a method, joined in order of amount.
-
-    A point is a mean over seeds with its 95 % interval; accuracies below `floor` are cut off, with
-    their intervals, so that the differences that matter can be seen. A path that turns back is a strength
-    that no longer makes sparser.
-    """
-    names = [choose("column", name, table.columns) for name in metrics]
-    size = {"figsize": (1.5 + 2.8 * len(names), 3.8), "layout": "constrained"}
-    figure, grid = plt.subplots(1, len(names), squeeze=False, sharey=True, **size)
-    for number, (name, rows) in enumerate(table.groupby(by, sort=False)):
-        style = {"color": color(number), "marker": MARKERS[number % len(MARKERS)], "label": name}
-        groups = rows.groupby("amount")
-        half = 100 * confidence_half_width(groups[accuracy].std(), groups[accuracy].count())
-        for axes, column in zip(grid[0], names, strict=True):
-            x, y = 100 * groups[column].mean(), 100 * groups[accuracy].mean()
-            # The interval of a point below the panel would cross it as a line that belongs to nothing.
-            inside = half * (y >= 100 * floor)
-            axes.errorbar(x, y, yerr=inside, capsize=2, markersize=4, linewidth=1, elinewidth=0.6, **style)
-            axes.set(xlabel=f"{column} (%)", xlim=(-4, 104), ylim=(100 * floor, 100.8))
-            axes.grid(alpha=0.3)
-    grid[0][0].set_ylabel(f"{accuracy} (%)")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
 
 
 def answer_figure(

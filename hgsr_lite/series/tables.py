@@ -11,8 +11,8 @@ def shipped(name: str) -> Path:
 
     Raises `ValueError` where it is in neither: a page then says so, instead of showing something smaller.
 
-    >>> shipped("studies/comparison_digits.csv").name
-    'comparison_digits.csv'
+    >>> shipped("studies/digits.csv").name
+    'digits.csv'
     """
     around = Path(__file__).resolve().parents[2] / name
     if around.is_file():

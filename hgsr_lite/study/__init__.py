@@ -8,7 +8,6 @@ from hgsr_lite.study.analysis import (
     at_levels,
     front,
     hypervolume,
-    sparsest_within,
     summary,
 )
 from hgsr_lite.study.baselines import held_zeros, zero_lowest_
@@ -20,6 +19,7 @@ from hgsr_lite.study.measurement import SPARSITY_METRICS, Measurement, measure
 from hgsr_lite.study.report import accuracy_at, prepared
 from hgsr_lite.study.study import Study, make_here
 from hgsr_lite.study.tables import read_table, with_paths
+from hgsr_lite.study.verdicts import choices
 
 __all__ = [
     "PATH",
@@ -31,6 +31,7 @@ __all__ = [
     "accuracy_at",
     "against",
     "at_levels",
+    "choices",
     "confidence_half_width",
     "front",
     "held_zeros",
@@ -43,7 +44,6 @@ __all__ = [
     "prepared",
     "read_table",
     "recipes_of",
-    "sparsest_within",
     "summary",
     "with_paths",
     "zero_lowest_",

@@ -14,7 +14,6 @@ from scipy.stats import ttest_rel
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.study.intervals import confidence_half_width
-from hgsr_lite.study.measurement import SPARSITY_METRICS
 
 CHOSEN_BY = "validation accuracy after zeroing"
 REPORTED = "test accuracy after zeroing"
@@ -147,28 +146,3 @@ def paired(
 def _key(names: dict[str, object], path: Sequence[str]) -> object:
     key = tuple(names[name] for name in path)
     return key[0] if len(path) == 1 else key
-
-
-def sparsest_within(
-    table: pd.DataFrame, metric: str = "below tolerance", loss_allowed: float = 0.01
-) -> pd.DataFrame:
-    """For each method and grouping, the amount that gives the most of `metric` at a bearable loss.
-
-    Bearable: the mean validation accuracy after zeroing is at most `loss_allowed` below the dense
-    network's. Only then is the test accuracy looked at, of the chosen amounts alone: the last two columns,
-    its mean over the seeds and half of the mean's 95 % interval. Methods without a bearable amount, or with
-    a diverged run at it, are left out. Sorted by `metric`. Raises `ValueError` for an unknown metric and a
-    table without dense runs.
-    """
-    choose("metric", metric, [*SPARSITY_METRICS, "parameters removed"])
-    judged, test = CHOSEN_BY, REPORTED
-    dense = table.loc[table["method"] == "dense", judged].mean()
-    if np.isnan(dense):
-        raise ValueError("the table holds no dense runs: there is nothing to measure a loss against")
-    runs = table[table["method"] != "dense"].groupby(["method", "grouping", "amount"], sort=False)
-    means = runs.mean(numeric_only=True).drop(columns=["seed", "strength", test])
-    means[test] = runs[test].mean()
-    means["±"] = confidence_half_width(runs[test].std(), runs[test].count())
-    bearable = means[(means[judged] >= dense - loss_allowed) & ~runs["diverged"].any()].reset_index()
-    best = bearable.sort_values(metric, ascending=False).groupby(["method", "grouping"], sort=False).head(1)
-    return best.drop(columns=["diverged", "test accuracy"], errors="ignore").reset_index(drop=True)

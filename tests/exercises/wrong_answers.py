@@ -59,7 +59,8 @@ def _sums(weight, grouping, norm, inner):
 
 def force_without_inner(weight, grouping, norm, inner, outer):
     norms, sums = _sums(weight, grouping, norm, inner)
-    return outer * sums ** (outer - 1) * torch.ones_like(norms)
+    slope = torch.where(sums > 0, outer * sums ** (outer - 1), 0.0)
+    return slope * torch.ones_like(norms)
 
 
 def padded_root(x):
@@ -164,14 +165,6 @@ def strength_upside_down(loss: list[Tensor], penalty: list[Tensor], fraction: fl
     return fraction * (squares(penalty) / squares(loss)) ** 0.5
 
 
-def ramp_without_end(strength: float, progress: float, warmup: float) -> float:
-    return strength if warmup == 0 else strength / warmup * progress
-
-
-def kept_rows(weight: Tensor, tolerance: float) -> Tensor:
-    return weight.abs().amax(dim=(1, 2)) >= tolerance
-
-
 def swapped(kept: set[int], relevant: set[int]) -> tuple[float, float]:
     right = kept.intersection(relevant)
     return len(right) / len(relevant), (len(right) / len(kept) if kept else float("nan"))
@@ -230,8 +223,6 @@ WRONG = {
     "check_constant_behind": (bias_alone, "running mean is subtracted"),
     "check_folded_bias": (own_bias_lost, "own bias got lost"),
     "check_calibrated_strength": (strength_upside_down, "upside down"),
-    "check_warmed_up": (ramp_without_end, "goes on rising"),
-    "check_kept_channels": (kept_rows, "output channels"),
     "check_precision_and_recall": (swapped, "wrong way round"),
     "check_magnitude_mask": (mask_of_values, "absolute values"),
     "check_half_width": (half_width_of_many, "1.96"),

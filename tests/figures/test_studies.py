@@ -22,7 +22,7 @@ def test_a_path_joins_seeds_to_a_mean_with_its_interval():
             "dead kernels": [0.1, 0.3, 0.5, 0.5],
         }
     )
-    axes = figures.paths_figure(table, ["dead kernels"]).axes[0]
+    axes = figures.answer_figure({"gl": table}, "dead kernels", "It falls").axes[0]
     points = axes.lines[0].get_xydata()
     assert points[0].tolist() == pytest.approx([20.0, 91.0])
     (bars,) = axes.containers[0].lines[2]
@@ -31,14 +31,16 @@ def test_a_path_joins_seeds_to_a_mean_with_its_interval():
     assert heights == pytest.approx([12.706, 0.0], abs=1e-3)
 
 
-def test_a_column_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match="unknown column 'dead'"):
-        figures.paths_figure(pd.DataFrame({"method": []}), ["dead"])
-
-
 def runs(accuracies):
     column = "validation accuracy after zeroing"
     return pd.DataFrame({"amount": [1, 2], "dead kernels": [0.2, 0.6], column: accuracies})
+
+
+def test_a_point_below_the_panel_leaves_no_interval_in_it():
+    two_seeds = pd.concat([runs([0.99, 0.5]), runs([0.97, 0.52])])
+    axes = figures.answer_figure({"gl": two_seeds}, "dead kernels", "It falls", floor=0.9).axes[0]
+    (bars,) = axes.containers[0].lines[2]
+    assert [low < high for (_, low), (_, high) in bars.get_segments()] == [True, False]
 
 
 def test_one_question_has_at_most_three_lines_each_named_at_its_end_and_the_answer_as_title():

@@ -25,9 +25,6 @@ SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 LARGEST_FILE = 1_500_000
 MEDIAN_LINES, MOST_LINES = 8, 25
 MOST_WORDS, MOST_CELLS, MOST_LOOP_LINES = 2500, 45, 16
-LONGER_PAGES = {"01": 50, "04": 48, "05": 62, "08": 64}
-WORDIER_PAGES = {"05": 2700}
-"""Pages that still have more cells or words than they should: they may shrink, not grow."""
 LOOPS = {"00": ".backward()", "05": "add_gradient_()", "07": "prox_("}
 """Pages that show the training loop in plain PyTorch, and the line that is new in each."""
 
@@ -139,12 +136,10 @@ def running_text(notebook: NotebookNode) -> str:
 
 def page_is_not_too_long(notebook: NotebookNode, path: Path) -> Iterator[str]:
     words, cells = len(re.findall(r"[^\W\d_]+", running_text(notebook))), len(notebook.cells)
-    allowed = LONGER_PAGES.get(path.stem.split("_")[0], MOST_CELLS)
-    most_words = WORDIER_PAGES.get(path.stem.split("_")[0], MOST_WORDS)
-    if words > most_words:
-        yield f"{words} words of running text, more than {most_words}"
-    if cells > allowed:
-        yield f"{cells} cells, more than {allowed}"
+    if words > MOST_WORDS:
+        yield f"{words} words of running text, more than {MOST_WORDS}"
+    if cells > MOST_CELLS:
+        yield f"{cells} cells, more than {MOST_CELLS}"
 
 
 def quiz_stands_before_the_recap(notebook: NotebookNode, path: Path) -> Iterator[str]:

@@ -40,6 +40,12 @@ def test_any_right_implementation_passes(capsys, answer):
     assert "right." in said
 
 
+def test_two_results_may_come_as_a_list(capsys):
+    halves = Exercise(lambda x: (x / 2, -x), [(1.0,)])
+    assert halves(lambda x: [x / 2, -x])
+    assert not halves(lambda x: [-x, x / 2])
+
+
 def test_an_untouched_stub_is_not_yet_done(capsys):
     passed, said = verdict(capsys, untouched)
     assert not passed

@@ -119,7 +119,7 @@ def test_colab_without_a_gpu_is_told_how_to_take_one(monkeypatch):
 
 
 def test_a_table_is_found_beside_an_installed_package_and_its_absence_is_an_error(tmp_path, monkeypatch):
-    assert shipped("studies/comparison_digits.csv") == ROOT / "studies" / "comparison_digits.csv"
+    assert shipped("studies/digits.csv") == ROOT / "studies" / "digits.csv"
     site = tmp_path / "lib" / "site-packages"
     (site / "hgsr_lite-1.dist-info").mkdir(parents=True)
     (tmp_path / "share" / "hgsr-lite" / "studies").mkdir(parents=True)

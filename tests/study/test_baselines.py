@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 
-import matplotlib.pyplot as plt
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import hgsr_lite as hg
-from hgsr_lite.figures import paths_figure, recovery_figure
-from hgsr_lite.study import SPARSITY_METRICS, make_here, recipes_of, sparsest_within
+from hgsr_lite.figures import recovery_figure
+from hgsr_lite.study import SPARSITY_METRICS, make_here, recipes_of
 from hgsr_lite.study.baselines import held_zeros, zero_lowest_
 from hgsr_lite.study.distractors import kept_channels, precision_and_recall
 from hgsr_lite.training.recipe import UNITS
@@ -108,58 +106,6 @@ def test_fine_tuning_keeps_what_was_removed_and_zeroed(digits: hg.Data):
     assert before[same].equals(after[same])
     assert "test accuracy after fine-tuning" not in before
     assert after["parameters left"].item() < after["parameters"].item()
-
-
-def made_table() -> pd.DataFrame:
-    rows = [
-        ("dense", "feature", 0, 0.98, 0.97, 0.0),
-        ("gl", "feature", 1, 0.975, 0.90, 0.5),
-        ("gl", "feature", 2, 0.96, 0.99, 0.9),
-        ("es", "feature", 1, 0.50, 0.99, 0.99),
-    ]
-    names = [
-        "method",
-        "grouping",
-        "amount",
-        "validation accuracy after zeroing",
-        "test accuracy after zeroing",
-    ]
-    table = pd.DataFrame(rows, columns=[*names, "below tolerance"])
-    twice = pd.concat([table.assign(seed=0), table.assign(seed=1)])
-    return twice.assign(strength=1.0, diverged=False)
-
-
-def test_the_choice_looks_at_validation_alone():
-    chosen = sparsest_within(made_table(), "below tolerance", 0.01)
-    assert chosen[["method", "amount"]].to_numpy().tolist() == [["gl", 1]]
-    assert chosen.loc[0, "test accuracy after zeroing"] == 0.90
-    assert chosen.loc[0, "±"] == pytest.approx(0.0)
-
-
-def test_a_larger_loss_allows_a_sparser_choice():
-    assert sparsest_within(made_table(), loss_allowed=0.025)["amount"].tolist() == [2]
-
-
-def test_a_diverged_seed_rules_its_amount_out():
-    table = made_table()
-    table.loc[(table["amount"] == 1) & (table["method"] == "gl") & (table["seed"] == 1), "diverged"] = True
-    assert sparsest_within(table, loss_allowed=0.01).empty
-
-
-def test_a_choice_without_dense_runs_or_of_an_unknown_figure_is_refused():
-    with pytest.raises(ValueError, match="no dense runs"):
-        sparsest_within(made_table().query("method != 'dense'"))
-    with pytest.raises(ValueError, match="below tolerance"):
-        sparsest_within(made_table(), "below")
-
-
-def test_a_point_below_the_panel_leaves_no_interval_in_it():
-    table = made_table()
-    table["validation accuracy after zeroing"] += 0.001 * table["seed"]
-    figure = paths_figure(table, ["below tolerance"], floor=0.97)
-    intervals = [line[:, 1] for bars in figure.axes[0].collections for line in bars.get_segments()]
-    assert [low < high for low, high in intervals] == [True, True, False, False]
-    plt.close(figure)
 
 
 def test_kept_channels_are_read_from_the_largest_weight():

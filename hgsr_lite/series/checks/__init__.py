@@ -41,10 +41,8 @@ from hgsr_lite.series.checks.training import (
     check_calibrated_strength,
     check_choose_sparsest,
     check_half_width,
-    check_kept_channels,
     check_magnitude_mask,
     check_precision_and_recall,
-    check_warmed_up,
 )
 from hgsr_lite.series.checks.zero import (
     check_group_stays_zero,
@@ -67,7 +65,6 @@ __all__ = [
     "check_group_stays_zero",
     "check_half_width",
     "check_ignored_inputs",
-    "check_kept_channels",
     "check_kernel_force",
     "check_lasso_step",
     "check_layer_macs",
@@ -88,6 +85,5 @@ __all__ = [
     "check_squared_group_lasso",
     "check_steps_to_zero",
     "check_to_unit_ball",
-    "check_warmed_up",
     "check_zero_small",
 ]

@@ -71,11 +71,15 @@ def check_share_below() -> Exercise:
         "You count exact zeros only: a subgradient step nearly never makes one, hence the tolerance.": (
             lambda w, tolerance: (w == 0).double().mean()
         ),
+        "A weight of exactly the tolerance is not below it.": (
+            lambda w, tolerance: (w.abs() <= tolerance).double().mean()
+        ),
     }
     cases = [
         (uneven_weight(4, 3, 3, 3), 1e-3),
         (uneven_weight(6, 5, seed=3), 0.1),
         (torch.tensor([-2.0, 0.0, 3.0]), 0.5),
+        (torch.tensor([-0.5, 0.25, 3.0]), 0.5),
     ]
     return Exercise(lambda w, tolerance: (w.abs() < tolerance).double().mean(), cases, mistakes)
 
@@ -103,8 +107,12 @@ def check_zero_small() -> Exercise:
         "You set small weights to the tolerance; they are to be zero.": (
             lambda w, tolerance: torch.where(w.abs() < tolerance, tolerance, w)
         ),
+        "A weight of exactly the tolerance is not below it: it stays.": (
+            lambda w, tolerance: torch.where(w.abs() <= tolerance, 0.0, w)
+        ),
     }
-    cases = [(uneven_weight(4, 3, 3, 3), 1e-3), (uneven_weight(6, 5, seed=3), 0.1)]
+    at_the_edge = torch.tensor([-0.5, 0.25, 3.0])
+    cases = [(uneven_weight(4, 3, 3, 3), 1e-3), (uneven_weight(6, 5, seed=3), 0.1), (at_the_edge, 0.5)]
     return Exercise(right, cases, mistakes)
 
 

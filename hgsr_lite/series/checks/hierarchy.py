@@ -137,6 +137,10 @@ def check_kernel_force() -> Exercise:
         norms, sums = norms_and_sums(weight, grouping, norm, inner)
         return outer * sums.pow(outer - 1) * inner * norms.pow(inner - 1)
 
+    def group_unguarded(weight: Tensor, grouping: str, norm: int, inner: float, outer: float) -> Tensor:
+        _, sums = norms_and_sums(weight, grouping, norm, inner)
+        return outer * sums.pow(outer - 1) * inner_slope(weight, grouping, norm, inner, outer)
+
     mistakes = {
         "The derivative of the inner power is missing: p n^(p-1), one number a kernel.": outer_slope,
         "The derivative of the outer power is missing: q S^(q-1), one number a group.": inner_slope,
@@ -144,6 +148,7 @@ def check_kernel_force() -> Exercise:
             right(*case) / (case[3] * case[4])
         ),
         "Away from zero this is right. At norm 0 a negative power is infinite: put 0 there.": unguarded,
+        "An empty group has S = 0: guard its negative power like the kernel's.": group_unguarded,
         "Your groups are the wrong way round: feature-wise sums over the output channels.": lambda *case: (
             right(case[0], "neuron" if case[1] == "feature" else "feature", *case[2:])
         ),
@@ -153,7 +158,10 @@ def check_kernel_force() -> Exercise:
     }
     with_zero_kernel = random_weight(3, 2, 4)
     with_zero_kernel[1, 0] = 0
+    with_empty_group = random_weight(3, 2, 4, seed=6)
+    with_empty_group[:, 1] = 0
     cases = [
+        (with_empty_group, "feature", 1, 0.5, 0.5),
         (random_weight(3, 2, 4, seed=5), "feature", 1, 0.5, 2.0),
         (with_zero_kernel, "neuron", 1, 0.5, 0.5),
         (random_weight(2, 4, 3, 3), "neuron", 2, 1.0, 2.0),

@@ -17,15 +17,6 @@ def _drawn(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
     return [(n + 1) * torch.randn(shape, generator=generator) for n, shape in enumerate(shapes)]
 
 
-def _channels_to_judge() -> Tensor:
-    """Channels 0 and 5 are read; 1 is zero, 2 and 3 are small throughout; 4 has one large negative weight."""
-    weight = torch.zeros(5, 6, 4)
-    weight[:4, 0] = 0.5
-    weight[:, 2], weight[:, 3] = -6e-4, 6e-4
-    weight[2, 4, 1], weight[1, 5, 3] = -2e-3, 2e-3
-    return weight
-
-
 @exercise
 def check_calibrated_strength() -> Exercise:
     """5.1: `calibrated_strength(loss_gradients, penalty_gradients, fraction)` from one gradient a layer."""
@@ -62,67 +53,8 @@ def check_calibrated_strength() -> Exercise:
 
 
 @exercise
-def check_warmed_up() -> Exercise:
-    """5.2: `warmed_up(strength, progress, warmup)`, the strength in force at a share of training."""
-
-    def right(strength, progress, warmup):
-        return strength * (min(1.0, progress / warmup) if warmup else 1.0)
-
-    mistakes = {
-        "It goes on rising after the warm-up: where does the ramp end?": (
-            lambda strength, progress, warmup: strength * (progress / warmup if warmup else 1.0)
-        ),
-        "It rises over all of training: the ramp should be over when progress reaches warmup.": (
-            lambda strength, progress, warmup: strength * (progress if warmup else 1.0)
-        ),
-        "It jumps from nothing to everything: a ramp in between is wanted.": (
-            lambda strength, progress, warmup: strength * float(progress >= warmup)
-        ),
-        "It fades out instead of in.": (
-            lambda strength, progress, warmup: strength * (max(0.0, 1 - progress / warmup) if warmup else 1.0)
-        ),
-        "With warmup = 0 there is no ramp: all of the strength is in force from the start.": (
-            lambda strength, progress, warmup: right(strength, progress, warmup) if warmup else 0.0
-        ),
-    }
-    cases = [(0.5, 0.25, 0.5), (2.0, 0.0, 0.25), (1e-3, 0.9, 0.3), (4.0, 0.3, 0.0), (1.0, 1.0, 1.0)]
-    return Exercise(right, cases, mistakes)
-
-
-@exercise
-def check_kept_channels() -> Exercise:
-    """5.3: `kept_channels(weight, tolerance)`, True for each input channel with a weight at the tolerance."""
-
-    def right(weight: Tensor, tolerance: float) -> Tensor:
-        return (weight.abs() >= tolerance).any(-1).any(0)
-
-    mistakes = {
-        "These are output channels: a feature-wise group runs over dimension 0, so that one must go.": (
-            lambda weight, tolerance: (weight.abs() >= tolerance).any(-1).any(1)
-        ),
-        "You marked the channels that are dead: turn it round.": (
-            lambda weight, tolerance: (weight.abs() < tolerance).all(-1).all(0)
-        ),
-        "One small weight does not make a channel dead: all of them must be small.": (
-            lambda weight, tolerance: (weight.abs() >= tolerance).all(-1).all(0)
-        ),
-        "You compared a group's sum: many small weights then look like a large one. Look at each weight.": (
-            lambda weight, tolerance: weight.abs().sum((0, 2)) >= tolerance
-        ),
-        "You compared a group's mean: one large weight is lost among many small ones.": (
-            lambda weight, tolerance: weight.abs().mean((0, 2)) >= tolerance
-        ),
-        "A negative weight is not a small one: take absolute values.": (
-            lambda weight, tolerance: (weight >= tolerance).any(-1).any(0)
-        ),
-    }
-    cases = [(_channels_to_judge(), 1e-3), (_drawn(5, (3, 4, 2))[0], 0.9)]
-    return Exercise(right, cases, mistakes)
-
-
-@exercise
 def check_precision_and_recall() -> Exercise:
-    """5.4: `precision_and_recall(kept, relevant)`, two sets of channels; the precision of nothing is NaN."""
+    """5.2: `precision_and_recall(kept, relevant)`, two sets of channels; the precision of nothing is NaN."""
 
     def right(kept: set[int], relevant: set[int]) -> tuple[float, float]:
         both = len(kept & relevant)
@@ -170,6 +102,9 @@ def check_magnitude_mask() -> Exercise:
         "Your mask is True where a weight goes: it should be True where it stays.": (
             lambda w, s: ~right(w, s)
         ),
+        "You cut the number of weights that go down to a whole one: round it.": (
+            lambda weight, share: right(weight, int(share * weight.numel()) / weight.numel())
+        ),
         "You kept the share that should go.": (lambda weight, share: right(weight, 1 - share)),
         "You compared sizes with the share itself: it is a share of the number of weights, so rank them.": (
             lambda weight, share: weight.abs() >= share
@@ -179,7 +114,8 @@ def check_magnitude_mask() -> Exercise:
         ),
     }
     weights = _drawn(6, (4, 3, 9), (2, 5, 4), (5, 2, 3))
-    return Exercise(right, list(zip(weights, (0.5, 0.8, 0.2), strict=True)), mistakes)
+    cases = [*zip(weights, (0.5, 0.8, 0.2), strict=True), (_drawn(7, (1, 1, 7))[0], 0.25)]
+    return Exercise(right, cases, mistakes)
 
 
 @exercise

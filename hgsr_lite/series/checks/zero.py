@@ -90,12 +90,16 @@ def check_small_share() -> Exercise:
         "Your unit is the mean absolute value; take the root mean square.": in_units_of(
             lambda w: w.abs().mean()
         ),
+        "A weight of exactly the tolerance is not below it.": lambda w, tolerance, relative: share(
+            w.abs() <= tolerance * (root_mean_square(w) if relative else 1)
+        ),
         "You returned how many there are: divide by the number of weights.": lambda w, *rest: (
             right(w, *rest) * w.numel()
         ),
     }
     weight = 0.05 * random_weight(8, 8, 3, 3) + 0.04
     cases = [(weight, 0.02, False), (weight, 0.7, True), (30 * weight, 0.7, True), (weight / 30, 0.4, True)]
+    cases.append((torch.tensor([-0.5, 0.25, 3.0]), 0.5, False))
     return Exercise(right, cases, mistakes)
 
 
@@ -140,6 +144,9 @@ def check_group_stays_zero() -> Exercise:
             lambda g: g.abs().sum(1)
         ),
         "You compare the squared norm: its root is missing.": rule(lambda g: g.square().sum(1)),
+        "A pull of exactly the strength is too weak still: the channel stays empty.": lambda *case: (
+            ~rule(lambda g: -length(g))(case[0], -case[1])
+        ),
         "You answered for each output channel: these groups are input channels.": lambda g, strength: (
             length(g.flatten(1)) <= strength
         ),
@@ -150,4 +157,5 @@ def check_group_stays_zero() -> Exercise:
     pull = torch.tensor([0.1, 0.25, 0.4, 0.6, 0.8, 1.0, 1.3, 2.0], dtype=torch.float64)
     gradient = random_weight(5, 8, 3, seed=9) * pull[:, None]
     cases = [(gradient, strength) for strength in (0.3, 0.5, 0.9, 1.5, 2.5, 4.0, 6.0)]
+    cases.append((torch.tensor([[[3.0], [1.0]], [[4.0], [7.0]]]), 5.0))
     return Exercise(rule(length), cases, mistakes)
