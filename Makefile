@@ -24,7 +24,7 @@ $(PY):
 # The stamps depend on what is installed, so a second call installs nothing and needs no network.
 $(VENV)/installed: requirements.txt requirements-package.txt requirements-notebooks.txt \
 		requirements-series.txt constraints.txt pyproject.toml | $(PY)
-	@echo "Installing into $(VENV): some minutes and 5 GB the first time."
+	@echo "Installing into $(VENV): some minutes and 7 GB the first time."
 	@$(PIP) -r requirements.txt
 	@$(PIP) --no-deps --editable .
 	@touch $@
@@ -46,7 +46,7 @@ run: $(VENV)/installed  ## execute the notebooks on real images into build/run; 
 test: lint  ## lint, spelling, then all tests
 	@$(PY) -m hgsr_lite test --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
-lint: setup
+lint: setup  ## style, spelling, and the order in which rooms import each other
 	@$(PY) -m hgsr_lite lint
 
 test-colab: setup  ## run each notebook alone in Colab's versions; builds build/colab (6 GB) the first time
