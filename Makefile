@@ -11,12 +11,12 @@ PIP := $(PY) -m pip --disable-pip-version-check install -qq --constraint constra
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-colab lint lab badges execute timings site bench study clean distclean
+.PHONY: help setup run test test-arithmetic test-colab lint lab badges execute timings site bench study clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ARGS='...']"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-17s%s\n", $$1, $$2}'
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ run: $(VENV)/installed  ## execute the notebooks on real images into build/run; 
 
 test: lint  ## lint, spelling, then all tests
 	@$(PY) -m hgsr_lite test --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+
+test-arithmetic: setup  ## what trains or claims a figure, under four kinds of arithmetic (ARGS=narrow: one)
+	@$(PY) -m hgsr_lite test-arithmetic $(ARGS) --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 lint: setup  ## style, spelling, and the order in which rooms import each other
 	@$(PY) -m hgsr_lite lint

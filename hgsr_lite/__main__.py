@@ -182,6 +182,10 @@ _TOOLS = {
         ["-c", _STREET],
     ),
     "test": ("all tests", ["-m", "pytest"]),
+    "test-arithmetic": (
+        "what trains or claims a figure, under four kinds of arithmetic",
+        ["-m", "tests.lanes.arithmetic"],
+    ),
     "bench": ("time the penalties and the training, side by side", ["-m", "benchmarks.bench"]),
 }
 """Name -> purpose, and what Python is called with, one tool after the other."""

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from scipy.stats import ttest_1samp
 
+from tests.lanes.arithmetic import TRAINS
+
 if not torch.cuda.is_available():
     # Triton's kernels then run in its interpreter; it asks for this once, when it is first imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -27,6 +29,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # A shared machine makes single examples slow now and then; that says nothing about the code.
 hypothesis.settings.register_profile("hgsr", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("hgsr")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the examples in docstrings that train: they can carry no marker themselves."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            source = "".join(example.source for example in item.dtest.examples)
+            if TRAINS.search(source):
+                item.add_marker("trains")
 
 
 @pytest.fixture(scope="session")

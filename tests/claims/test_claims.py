@@ -6,6 +6,8 @@ import pytest
 
 import hgsr_lite as hg
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)

@@ -12,6 +12,8 @@ import torch
 import hgsr_lite as hg
 from hgsr_lite import figures
 
+pytestmark = pytest.mark.trains
+
 mpl.use("Agg")
 
 

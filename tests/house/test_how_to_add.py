@@ -48,6 +48,7 @@ def test_a_penalty_has_value_gradient_force_and_degree_at_once(weight):
     assert_close(penalty.force(weight), torch.tensor([[0.5 / 5**0.5, 0.0], [0.5, 0.5 / 2**0.5]]))
 
 
+@pytest.mark.trains
 @pytest.mark.usefixtures("added")
 def test_a_network_trains_on_an_image_set_under_a_penalty():
     data = hg.load_data("dots", device="cpu")

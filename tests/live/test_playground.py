@@ -13,6 +13,8 @@ from hgsr_lite.live import panel as panel_module
 from hgsr_lite.live.panel import Playground, playground
 from hgsr_lite.live.workbench import MOMENTUM, Choice, Workbench, before_and_after, compare, judge
 
+pytestmark = pytest.mark.trains
+
 PNG = b"\x89PNG"
 
 

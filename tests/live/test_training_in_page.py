@@ -14,6 +14,8 @@ import hgsr_lite as hg
 from hgsr_lite.training import Settings
 from hgsr_lite.training.measurement import evaluate
 
+pytestmark = pytest.mark.trains
+
 SETTINGS = {"lr": 0.05, "momentum": 0.9, "weightDecay": 5e-4, "batchSize": 64, "warmup": 0, "l1Mix": 0.0}
 BATCHES = 20
 LOAD = """

@@ -109,6 +109,7 @@ def test_without_a_seed_the_weights_come_from_the_global_random_state():
     assert not torch.equal(one, other)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("name", NAMES)
 def test_every_network_learns_upsampled_digits_within_seconds(name):
     data = load_data("digits", device="cpu", limit=500)

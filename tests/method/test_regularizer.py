@@ -461,6 +461,7 @@ def test_the_term_is_followed_by_functional_transforms_and_refuses_a_second_deri
         gradient.sum().backward()
 
 
+@pytest.mark.trains
 def test_beside_a_gradient_scaler_the_gradient_is_added_after_unscaling():
     model, images = two_layers(), torch.randn(2, 3, 8, 8)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)

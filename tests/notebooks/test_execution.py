@@ -37,6 +37,7 @@ def run_fast(path: Path, build: Path, **parameters: Any) -> None:
         series.run_notebook(path, build / path.parent.name / path.name, known)
 
 
+@pytest.mark.trains
 @by_stem
 def test_runs_on_digits(path: Path, build: Path):
     run_fast(path, build)
@@ -53,6 +54,7 @@ def test_runs_on_a_folder_of_images(path: Path, build: Path, image_folder: Path)
     run_fast(path, build, DATASET=str(image_folder))
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run(path: Path, build: Path):
     run_fast(path, build)
@@ -108,6 +110,7 @@ def nbval(path: Path, folder: Path, build: Path) -> subprocess.CompletedProcess[
         )
 
 
+@pytest.mark.trains
 @by_stem
 def test_checked_cells_give_the_committed_outputs(path: Path, tmp_path: Path, build: Path):
     done = nbval(path, tmp_path, build)

@@ -17,6 +17,8 @@ from hgsr_lite.removal.ranking import STRATEGIES, Candidates, LossRise, Norm, Ra
 from hgsr_lite.training.loop import fit
 from hgsr_lite.training.state import TrainingState
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module")
 def digits() -> Data:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -24,6 +25,7 @@ def test_the_picture_is_the_one_that_notebook_00_draws():
     assert (REPOSITORY / "notebooks" / "images" / "kernels.png").read_bytes() in pictures
 
 
+@pytest.mark.trains
 def test_the_ten_lines_run_as_they_stand(capsys, monkeypatch):
     code, _ = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.setenv("TQDM_DISABLE", "1")

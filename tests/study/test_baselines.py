@@ -15,6 +15,8 @@ from hgsr_lite.study.baselines import held_zeros, zero_lowest_
 from hgsr_lite.study.distractors import kept_channels, precision_and_recall
 from hgsr_lite.training.recipe import UNITS
 
+pytestmark = pytest.mark.trains
+
 BUDGET = {"width": 0.1, "epochs": 2, "batch_size": 32}
 
 

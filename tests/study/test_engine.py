@@ -22,6 +22,8 @@ from hgsr_lite.study.job import Job, WrongVersionsError, make_run, versions
 from hgsr_lite.study.runs import RunFolder
 from hgsr_lite.study.study import Study
 
+pytestmark = pytest.mark.trains
+
 TEXT = """
 [images]
 limit = 150

@@ -17,6 +17,8 @@ from hgsr_lite.data import Split
 from hgsr_lite.training import checkpoint as checkpoints
 from hgsr_lite.training.checkpoint import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module")
 def data():

@@ -19,6 +19,8 @@ from hgsr_lite.training import DivergedError
 from hgsr_lite.training.checkpoint import load_checkpoint, save_checkpoint
 from hgsr_lite.training.history import MOST_SNAPSHOTS
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module")
 def data():

@@ -22,6 +22,8 @@ from hgsr_lite.training.recipe import Cut, Penalised, Recipe
 from hgsr_lite.training.settings import Settings
 from hgsr_lite.training.state import TrainingState
 
+pytestmark = pytest.mark.trains
+
 METHODS = [
     Penalised("hsq_gl12", strength=1e-4),
     Penalised("gl", "neuron", strength=1e-3, l1_mix=0.5),

@@ -10,6 +10,8 @@ import torch
 import hgsr_lite as hg
 from hgsr_lite.removal.cost import latency, macs
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.mark.parametrize(
     "measure",

@@ -9,6 +9,8 @@ from torch import nn
 import hgsr_lite as hg
 from hgsr_lite.training import threads
 
+pytestmark = pytest.mark.trains
+
 
 class Counting(nn.Module):
     """A network that notes how many threads it is computed with while it trains."""
