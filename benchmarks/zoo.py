@@ -137,7 +137,7 @@ def dead_of(count: int) -> Tensor:
     """Which of so many channels die: one, at random, of every four."""
     generator = torch.Generator().manual_seed(count)
     dead = torch.zeros(count, dtype=torch.bool)
-    firsts = torch.arange(0, count - 3, 4)
+    firsts = torch.arange(0, max(count - 3, 0), 4)
     dead[firsts + torch.randint(4, firsts.shape, generator=generator)] = True
     return dead
 

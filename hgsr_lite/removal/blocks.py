@@ -141,7 +141,9 @@ class Blocks:
         return -1 - self.reasons.index(reason)
 
     def connect(self, one: Tensor, other: Tensor) -> None:
-        """These channels go together, position by position; the two have one shape."""
+        """These channels go together, position by position; the two have one shape, which may be empty."""
+        if not one.numel():
+            return
         for dim in reversed(range(one.ndim)):
             if one.stride(dim) == 0 and other.stride(dim) == 0:
                 one, other = one.select(dim, 0), other.select(dim, 0)

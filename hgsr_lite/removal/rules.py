@@ -49,6 +49,8 @@ def mix_channels(call: Call) -> None:
     """Any operation that is not known: its channels stay; all of its output may hang on all of its input."""
     blocks = call.tracer.blocks
     why = f"{call.name} may mix channels"
+    if call.name == "convolution" and not any(map(blocks.layer_of, call.given)):
+        why = "a convolution's weight is computed in the forward"
     level = FIXED_HERE
     for tensor, shadow in zip(call.given, call.shadows(), strict=True):
         blocks.pin(shadow.label, why)
@@ -187,6 +189,8 @@ def weigh(call: Call) -> None:
 def concatenate(call: Call) -> None:
     """Channels side by side, or maps with the same channels one after the other."""
     parts = [(self_, call.tracer.shadow(self_)) for self_ in call.given if self_.numel()]
+    if not parts:
+        return make_constant(call)
     dim = (call.argument(1, "dim") or 0) % call.outputs[0].ndim
     labels, levels = ([getattr(shadow, kind) for _, shadow in parts] for kind in ("label", "level"))
     if call.name == "stack":

@@ -98,9 +98,32 @@ class Detector(Net):
         return found[found > 0.1]
 
 
+class Standardised(Net):
+    """Computes a weight each time, as networks without normalisation do."""
+
+    def forward(self, x):
+        weight = self.third.weight
+        weight = weight / weight.std((1, 2, 3), keepdim=True)
+        return F.conv2d(self.second(self.first(x).relu()), weight)
+
+
+class FindsNothing(Net):
+    """A detector that finds nothing, so that layers behind the search read an empty tensor."""
+
+    def between(self, h):
+        return h
+
+    def forward(self, x):
+        found = super().forward(x)
+        boxes = found.flatten(1)[found.flatten(1).amax(1) > 1e9]
+        return found, torch.cat([boxes, boxes.sort(1).values])
+
+
 @pytest.mark.parametrize(
     ("network", "layer", "why"),
     [
+        (Standardised, "second", "a convolution's weight is computed in the forward"),
+        (FindsNothing, "first", "the forward takes numbers out of its images, and may branch on them"),
         (Sorted, "second", "sort may mix channels"),
         (Detector, "first", "the forward takes numbers out of its images, and may branch on them"),
     ],
@@ -147,7 +170,7 @@ def test_culprits_are_found_in_trials_on_the_example_and_not_on_every_case(monke
 
 
 def test_long_work_shows_what_it_tries_on_stderr_and_none_of_it_if_told_so(monkeypatch, capsys):
-    monkeypatch.setattr("hgsr_lite.removal.compaction._SHOWN_AFTER", 0.0)
+    monkeypatch.setattr("hgsr_lite.removal.trials._SHOWN_AFTER", 0.0)
     compact(Chain(), images().float(), repeats=0)
     shown = capsys.readouterr()
     assert "removals tried" in shown.err
