@@ -158,6 +158,11 @@ def own_bias_lost(layer, constants):
     return nn.functional.conv2d(image, layer.weight).flatten()
 
 
+def every_kernel_with_a_zero_skipped(layer, images):
+    weight = layer.weight * layer.weight.all(dim=3).all(dim=2)[..., None, None]
+    return nn.functional.conv2d(images.nan_to_num(posinf=0, neginf=0), weight, layer.bias, padding=1)
+
+
 def strength_upside_down(loss: list[Tensor], penalty: list[Tensor], fraction: float) -> float:
     def squares(gradients: list[Tensor]) -> float:
         return sum(float((gradient**2).sum()) for gradient in gradients)
@@ -222,6 +227,7 @@ WRONG = {
     "check_layer_macs": (weights_only, "Those are the weights"),
     "check_constant_behind": (bias_alone, "running mean is subtracted"),
     "check_folded_bias": (own_bias_lost, "own bias got lost"),
+    "check_living_convolution": (every_kernel_with_a_zero_skipped, "One zero weight makes no dead"),
     "check_calibrated_strength": (strength_upside_down, "upside down"),
     "check_precision_and_recall": (swapped, "wrong way round"),
     "check_magnitude_mask": (mask_of_values, "absolute values"),

@@ -15,6 +15,7 @@ from hgsr_lite.series.checks.hierarchy import (
     check_sees_kernels,
     check_squared_group_lasso,
 )
+from hgsr_lite.series.checks.living import check_living_convolution
 from hgsr_lite.series.checks.norms import (
     check_exclusive_sparsity,
     check_lasso_step,
@@ -68,6 +69,7 @@ __all__ = [
     "check_kernel_force",
     "check_lasso_step",
     "check_layer_macs",
+    "check_living_convolution",
     "check_magnitude_mask",
     "check_measured_degree",
     "check_on_the_front",
