@@ -13,6 +13,7 @@ from typing import Any
 
 from hgsr_lite.series import run as series
 from hgsr_lite.series.results import results_table
+from hgsr_lite.study import Study
 from hgsr_lite.study import command as study
 
 
@@ -156,6 +157,16 @@ def _badges(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _study(arguments: argparse.Namespace) -> int:
+    status = study.carry_out(arguments)
+    if arguments.do == "report" and not status:
+        from hgsr_lite.figures import draw_pictures
+
+        for place in draw_pictures(Study.read(arguments.file, arguments.runs)):
+            print(place)
+    return status
+
+
 def _call_tools(name: str, options: Sequence[str]) -> int:
     """Call one tool after the other, the last one with the options; stop at the first that fails."""
     _, *tools = _TOOLS[name]
@@ -196,7 +207,7 @@ _COMMANDS = {
     "execute": _execute,
     "timings": _timings,
     "site": _site,
-    "study": study.carry_out,
+    "study": _study,
 }
 
 

@@ -28,6 +28,7 @@ from hgsr_lite.figures.norms import (
     unit_balls_in_space,
     values,
 )
+from hgsr_lite.figures.reports import curves_figure, draw_pictures, numbers_of
 from hgsr_lite.figures.studies import answer_figure, recovery_figure
 from hgsr_lite.figures.style import COLOR_MAP, COLORS, MARKERS, color
 from hgsr_lite.figures.training import (
@@ -46,6 +47,8 @@ __all__ = [
     "answer_figure",
     "channel_strips",
     "color",
+    "curves_figure",
+    "draw_pictures",
     "feature_maps",
     "group_sizes",
     "groups_over_epochs",
@@ -57,6 +60,7 @@ __all__ = [
     "landings",
     "level_sets",
     "model_kernel_maps",
+    "numbers_of",
     "plain",
     "proximal_curves",
     "proximal_step",

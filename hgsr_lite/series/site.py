@@ -40,7 +40,7 @@ def lay_out(repository: Path, sources: Path) -> None:
     contents = "\n".join(["# Solutions", "", "```{toctree}", *solutions, "```", ""])
     (sources / "solutions" / "index.md").write_text(contents, encoding="utf-8")
     for path in (repository / "studies").iterdir():
-        if path.suffix in (".csv", ".toml"):
+        if path.suffix in (".csv", ".toml", ".png"):
             shutil.copy(path, sources)
 
 

@@ -82,14 +82,14 @@ def hypervolume(gain: Sequence[float], quality: Sequence[float]) -> float:
 def summary(table: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
     """Mean over seeds, half of the mean's 95 % interval, and the number of seeds, for each group of rows.
 
-    A group in which any seed's value is missing has no mean: the seeds that are left would flatter it.
+    A group in which any seed's value is missing has no mean: the seeds that are left would flatter it. One
+    seed has no interval: NaN.
     """
     groups = table.groupby(list(by), sort=False, dropna=False)[value]
     counted = groups.agg(["mean", "std", "count", "size"])
     counted.loc[counted["count"] < counted["size"], ["mean", "std"]] = np.nan
-    counted["±"] = np.where(
-        counted["mean"].isna(), np.nan, confidence_half_width(counted["std"], counted["count"])
-    )
+    unknown = counted["mean"].isna() | (counted["count"] < 2)
+    counted["±"] = np.where(unknown, np.nan, confidence_half_width(counted["std"], counted["count"]))
     return counted.rename(columns={"size": "seeds"})[["mean", "±", "seeds"]].reset_index()
 
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from hgsr_lite.study.analysis import against, at_levels, hypervolume, summary
+from hgsr_lite.study.curves import CURVES, curves, in_words, picture_of
+from hgsr_lite.study.recovery import RECOVERY, RECOVERY_IN_WORDS, has_readings, recovery_parts
 from hgsr_lite.study.tables import read_table
 from hgsr_lite.study.verdicts import (
+    FEWEST_POINTS,
     GOALS,
     LOSS_ALLOWED,
     PATH,
     QUESTIONS,
     TUNED,
+    accuracy_at,
     against_plain,
     choices,
+    markdown_table,
+    prepared,
 )
 
 if TYPE_CHECKING:
@@ -28,53 +33,29 @@ ZEROED = ("validation accuracy after zeroing", "test accuracy after zeroing")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 DEAD_KERNELS = (0.5, 0.7, 0.8, 0.9)
 REMOVED = (0.25, 0.5, 0.75, 0.9)
-_FEWEST = 2  # points of a path: one is no path
 _FEWEST_SEEDS = 3
 
 
-def prepared(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs that did not diverge, with the kind of step in words."""
-    table = table[~table["diverged"]].copy()
-    penalised = table["penalty"].notna()
-    table["step"] = np.where(penalised, np.where(table["proximal"], "proximal", "gradient"), "cut")
-    return table
-
-
-def accuracy_at(
-    table: pd.DataFrame, gain: str, levels: Sequence[float], columns: tuple[str, str] = TUNED
-) -> pd.DataFrame:
-    """For each path and level of `gain`: the mean test accuracy over seeds, its half interval, the seeds.
-
-    `columns` are what chooses and what is reported. Dense networks and given strengths have no path.
-    """
-    chosen_by, reported = columns
-    paths = table[(table["method"] != "dense") & (table["fraction"].notna() | table["share"].notna())]
-    sizes = paths.groupby([*PATH, "seed"], dropna=False)["amount"].transform("nunique")
-    options = {"gain": gain, "chosen_by": chosen_by, "reported": reported, "path": PATH}
-    paths = paths[sizes >= _FEWEST]
-    if paths.empty:
-        return pd.DataFrame(columns=[*PATH, "level", "mean", "±", "seeds"])
-    found = at_levels(paths, levels, **options)
-    return summary(found, reported, [*PATH, "level"])
-
-
-def page(table: pd.DataFrame, title: str) -> str:
-    """The whole report, as Markdown."""
-    runs = prepared(table)
+def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = None) -> str:
+    """The whole report, as Markdown. `pictures` has the Markdown of a picture for some gains."""
+    runs, pictures = prepared(table), pictures or {}
     dense = summary(runs[runs["method"] == "dense"], TUNED[1], ["start"])
     parts = [
         f"# {title}",
-        _what_there_is(table),
+        f"{what_there_is(table)} Strengths are chosen on the validation part, the accuracy is read on the "
+        "test part.",
         "## Dense, the same budget",
-        _table(dense.rename(columns={"mean": "test accuracy"})),
+        markdown_table(dense.rename(columns={"mean": "test accuracy"})),
         f"## Furthest within {LOSS_ALLOWED:.0%} of dense: penalties, and the best cut",
         "`amount`: a penalty's calibrated fraction, or the share that is cut.",
-        *[_table(choices(runs, goal)) for goal in GOALS],
+        *[markdown_table(choices(runs, goal)) for goal in GOALS],
         "## Does the hierarchy help? Each penalty minus the plain one of its family",
         *_hierarchy(runs),
         "## Test accuracy after fine-tuning, at the share of parameters removed",
+        pictures.get("parameters removed", ""),
         _levels(accuracy_at(runs, "parameters removed", REMOVED)),
         "## Test accuracy after fine-tuning, at the share of dead kernels",
+        pictures.get("dead kernels", ""),
         _levels(accuracy_at(runs, "dead kernels", DEAD_KERNELS)),
         "## Test accuracy after zeroing, at the share of weights below tolerance (cuts: at zero)",
         _levels(accuracy_at(runs, "below tolerance", SPARSITIES, ZEROED)),
@@ -86,32 +67,49 @@ def page(table: pd.DataFrame, title: str) -> str:
         _differences(runs, "dead kernels", 0.8, "kernel"),
         "## Area under each front",
         "Share of multiply-accumulates saved, and test accuracy after fine-tuning, both from 0 to 1.",
-        _table(_areas(runs)),
+        markdown_table(_areas(runs)),
         "## Strengths that were given, not calibrated",
-        _table(_given(runs)),
+        markdown_table(_given(runs)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_report(study: Study) -> Path:
-    """Write `NAME.md` beside the study's table, from the table alone; `ValueError` if there is none."""
+def report(study: Study) -> str:
+    """A study's page, with links to its pictures; `ValueError` if it has no table."""
     if not study.table.exists():
         raise ValueError(f"{study.table} is not there: study collect {study.path}")
+    table, name = read_table(study.table), study.path.stem
+    title = f"{study.grid.title} ({len(study.grid.recipes)} runs planned)"
+    if has_readings(table):
+        picture = f"![{RECOVERY_IN_WORDS}]({picture_of(name, RECOVERY)})"
+        parts = [f"# {title}", what_there_is(table), picture, *recovery_parts(prepared(table))]
+        return "\n\n".join(parts) + "\n"
+    runs = prepared(table)
+    shown = {gain: curves(runs, gain) for gain in CURVES}
+    pictures = {
+        gain: f"![{in_words(lines, gain)}]({picture_of(name, gain)})"
+        for gain, lines in shown.items()
+        if lines
+    }
+    return page(table, title, pictures)
+
+
+def write_report(study: Study) -> Path:
+    """Write `NAME.md` beside the study's table, from the table alone; see `report`."""
     place = study.path.with_suffix(".md")
-    planned = f"{study.grid.title} ({len(study.grid.recipes)} runs planned)"
-    place.write_text(page(read_table(study.table), planned), encoding="utf-8")
+    place.write_text(report(study), encoding="utf-8")
     return place
 
 
-def _what_there_is(table: pd.DataFrame) -> str:
+def what_there_is(table: pd.DataFrame) -> str:
+    """How many runs, of which seeds, made where; and how to read the numbers."""
     by_seed = table.groupby("seed").size()
     seeds = ", ".join(f"seed {seed}: {count}" for seed, count in by_seed.items())
     diverged = int(table["diverged"].sum())
     machines = ", ".join(sorted(set(table["processor"].dropna())))
     return (
         f"{len(table)} runs ({seeds}), {diverged} of them diverged; made on: {machines}. Mean and half of "
-        "the 95 % interval over seeds; with one seed there is no interval, and nothing is said about luck. "
-        "Strengths are chosen on the validation part, the accuracy is read on the test part."
+        "the 95 % interval over seeds; with one seed there is no interval, and nothing is said about luck."
     )
 
 
@@ -123,7 +121,7 @@ def _levels(found: pd.DataFrame) -> str:
     reached = reached.assign(value=[_percent(*three) for three in numbers])
     wide = reached.pivot(index=list(PATH), columns="level", values="value")
     wide.columns = [f"{level:.0%}" for level in wide.columns]
-    return _table(wide.fillna("").reset_index())
+    return markdown_table(wide.fillna("").reset_index())
 
 
 def _percent(mean: float, half: float, seeds: int) -> str:
@@ -149,7 +147,7 @@ def _differences(runs: pd.DataFrame, gain: str, level: float, unit: str) -> str:
     if runs["seed"].nunique() < 2:
         return "One seed says nothing about luck: no differences yet."
     try:
-        return _table(differences(runs, gain, level, unit))
+        return markdown_table(differences(runs, gain, level, unit))
     except ValueError as error:
         return f"Not yet: {error}"
 
@@ -159,7 +157,7 @@ def _hierarchy(runs: pd.DataFrame) -> list[str]:
         return ["Not enough seeds for intervals yet."]
     parts = ["Test accuracy after fine-tuning. `reach`: seeds in which the path gets to the level at all."]
     for gain, level in QUESTIONS:
-        parts += [f"At {level:.0%}, {gain}:", _table(against_plain(runs, gain, level))]
+        parts += [f"At {level:.0%}, {gain}:", markdown_table(against_plain(runs, gain, level))]
     return parts
 
 
@@ -168,7 +166,7 @@ def _areas(runs: pd.DataFrame) -> pd.DataFrame:
     areas = [
         {**dict(zip([*PATH, "seed"], key, strict=True)), "area": hypervolume(rows["saved"], rows[TUNED[1]])}
         for key, rows in runs[runs["method"] != "dense"].groupby([*PATH, "seed"], sort=False, dropna=False)
-        if rows["amount"].nunique() >= _FEWEST
+        if rows["amount"].nunique() >= FEWEST_POINTS
     ]
     if not areas:
         return pd.DataFrame()
@@ -188,12 +186,3 @@ def _given(runs: pd.DataFrame) -> pd.DataFrame:
         "parameters removed",
     ]
     return given[columns]
-
-
-def _table(table: pd.DataFrame) -> str:
-    """A Markdown table, numbers to three digits after the point."""
-    if table.empty:
-        return "Nothing yet."
-    cells = table.map(lambda cell: f"{cell:.3f}" if isinstance(cell, float) else str(cell)).replace("nan", "")
-    lines = [list(table.columns), ["---"] * len(table.columns), *cells.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

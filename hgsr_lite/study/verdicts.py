@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from hgsr_lite.study.analysis import at_levels, paired
+from hgsr_lite.study.analysis import at_levels, paired, summary
 from hgsr_lite.study.intervals import confidence_half_width
 from hgsr_lite.table import PENALTY_FAMILIES
 
@@ -16,8 +18,36 @@ GOALS = ("parameters removed", "dead kernels", "below tolerance")
 QUESTIONS = (("parameters removed", 0.25), ("dead kernels", 0.5), ("below tolerance", 0.8))
 """Where a hierarchical penalty is compared with its plain one: levels that both reach somewhere."""
 LOSS_ALLOWED = 0.01
+FEWEST_POINTS = 2
+"""One point is no path."""
 _FEWEST_SEEDS = 3
 _CONTROLS = ("magnitude", "random")
+
+
+def prepared(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs that did not diverge, with the kind of step in words."""
+    table = table[~table["diverged"]].copy()
+    penalised = table["penalty"].notna()
+    table["step"] = np.where(penalised, np.where(table["proximal"], "proximal", "gradient"), "cut")
+    return table
+
+
+def accuracy_at(
+    table: pd.DataFrame, gain: str, levels: Sequence[float], columns: tuple[str, str] = TUNED
+) -> pd.DataFrame:
+    """For each path and level of `gain`: the mean test accuracy over seeds, its half interval, the seeds.
+
+    `columns` are what chooses and what is reported. Dense networks and given strengths have no path.
+    """
+    chosen_by, reported = columns
+    paths = table[(table["method"] != "dense") & (table["fraction"].notna() | table["share"].notna())]
+    sizes = paths.groupby([*PATH, "seed"], dropna=False)["amount"].transform("nunique")
+    options = {"gain": gain, "chosen_by": chosen_by, "reported": reported, "path": PATH}
+    paths = paths[sizes >= FEWEST_POINTS]
+    if paths.empty:
+        return pd.DataFrame(columns=[*PATH, "level", "mean", "±", "seeds"])
+    found = at_levels(paths, levels, **options)
+    return summary(found, reported, [*PATH, "level"])
 
 
 def against_plain(runs: pd.DataFrame, gain: str, level: float) -> pd.DataFrame:
@@ -63,8 +93,18 @@ def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, m
         {goal: means[goal], "± ": half[goal], "test accuracy": means[TUNED[1]], "±": half[TUNED[1]]}
     )
     table["seeds"] = groups.size()
+    table.loc[table["seeds"] < 2, ["± ", "±"]] = np.nan  # one seed has no interval
     lost = means.index.get_level_values("start").map(dense) - means[TUNED[0]]
     best = table[np.asarray(lost) <= loss_allowed].reset_index().sort_values(goal, ascending=False)
     best = best.groupby(list(PATH), sort=False).head(1)
     is_control = best["method"].isin(_CONTROLS)
     return pd.concat([best[~is_control].head(most), best[is_control].head(1)], ignore_index=True)
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A Markdown table, numbers to three digits after the point."""
+    if table.empty:
+        return "Nothing yet."
+    cells = table.map(lambda cell: f"{cell:.3f}" if isinstance(cell, float) else str(cell)).replace("nan", "")
+    lines = [list(table.columns), ["---"] * len(table.columns), *cells.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

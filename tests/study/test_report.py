@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hgsr_lite.study.analysis import summary
-from hgsr_lite.study.report import accuracy_at, differences, page, prepared
+from hgsr_lite.study.report import accuracy_at, differences, page, prepared, report
 from hgsr_lite.study.study import Study
 from hgsr_lite.study.tables import read_rows, read_table, with_paths
 from hgsr_lite.study.verdicts import GOALS, TUNED, against_plain, choices
@@ -69,6 +69,8 @@ def test_one_seed_says_nothing_about_luck(table):
     text = page(table[table["seed"] == 0], "A study")
     assert "One seed says nothing about luck" in text
     assert "85.0 (one seed)" in text
+    assert "| he | 0.900 |  | 1 |" in text, "no interval, not one of nothing"
+    assert choices(prepared(table[table["seed"] == 0]), "parameters removed")["±"].isna().all()
     assert "±" not in text.split("## Test accuracy")[1].split("## Area")[0].replace("| ± |", "")
 
 
@@ -87,8 +89,7 @@ def test_committed_tables_are_whole_and_their_pages_made_from_them(path):
     assert damaged == damaged_layers == {}
     assert {row["key"] for row in layers} <= {row["key"] for row in rows}
     assert len(study._rows()[0]) == len(rows) > 0, "every row belongs to a run of this version"
-    planned = f"{study.grid.title} ({len(study.grid.recipes)} runs planned)"
-    assert path.with_suffix(".md").read_text(encoding="utf-8") == page(read_table(study.table), planned)
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == report(study)
 
 
 def percent(row: pd.Series, value: str = "mean", half: str = "±") -> str:
