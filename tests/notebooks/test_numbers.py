@@ -16,8 +16,9 @@ STUDIES = (ROOT / "studies" / "README.md").read_text("utf-8")
 WORKED_IN_THE_TEXT = {
     "02": {"0.05"},  # the question's own step
     "04": {"17.29", "44,000"},  # page 03's value; 1/4 n^(-3/4) at 1e-7
-    # the weight decay, ln 10, a first weight, and what the same lines make of them
-    "09": {"0.0005", "2.3", "0.04", "0.0013", "35,000"},
+    "06": {"1.96", "2.5"},  # the normal quantile, and the share outside on each side
+    # the weight decay, CIFAR-10's images and steps, ln 10, a first weight, and what these make
+    "09": {"0.0005", "2.3", "0.04", "0.0013", "35,000", "45,000", "35,200"},
     "10": {"9.1056", "9.1077"},  # the objective at the two points that the line before works out
     "B": {"1.53125"},  # the solution that its line derives
 }
@@ -26,7 +27,7 @@ NUMBER = re.compile(r"(?<![\w./#])(?:\d{1,3}(?:,\d{3})+|\d+\.\d+|\d+)(?![\w/]|\.
 IN_OUTPUTS = re.compile(r"\d{1,3}(?:,\d{3})+|\d+\.?\d*(?:e[+-]?\d+)?")
 FORMULA = r"\$\$.*?\$\$|\$[^$\n]*\$|`[^`\n]*`"
 NO_CLAIM = re.compile(
-    r"```.*?```|" + FORMULA + r"|\]\([^)]*\)|<[^>]+>|\*\*References.*|arXiv \S+|^#+ .*$"
+    r"```.*?```|" + FORMULA + r"|\]\([^)]*\)|<[^>]+>|\*\*References[^\n]*|arXiv \S+|^#+ [^\n]*"
     r"|(?:[Nn]otebooks?|[Ss]ections?|Exercise) \[?\S+|\b(?:19|20)\d\d\b",
     re.DOTALL | re.MULTILINE,
 )
@@ -91,6 +92,7 @@ def test_a_number_that_is_worked_in_a_text_still_stands_there():
     [
         ("It reaches 98.7 %.", []),
         ("It reaches 98.6 %.", ["98.6"]),
+        ("## 1. A heading\n\nBehind it, 98.6 %.", ["98.6"]),
         ("Of 6,176 kernels 5,422 die.", ["5,422"]),
         ("About 99 % are right; all three ways.", []),
         ("As $0.25$ says, a quarter: 0.25.", []),
