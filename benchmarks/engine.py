@@ -1,4 +1,4 @@
-"""What a study's engine costs and gains: the figures in studies/README.md.
+"""What a study's engine costs and gains: the figures in README.md.
 
     python -m benchmarks.engine overhead [--runs 10000]
     python -m benchmarks.engine throughput [--images cifar10]
@@ -6,13 +6,14 @@
 `overhead` sends runs of empty work through the engine and says what each costs, what the driver's memory
 grows by, and how long it takes to look at all of them. `throughput` makes runs with the engine, one a core,
 and in turn trains the same network as a tutorial would: a DataLoader with two workers that crop and flip
-image by image, the penalty in the loss.
+image by image, the penalty in the loss; it writes results/cpu/throughput.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from hgsr_lite.training import Penalised, Recipe, Settings
 
 TRAINING = {"epochs": 4, "lr": 0.02, "batch_size": 64, "augment": True}
 ROUNDS = 3
-IMAGES = 5000
+RESULTS = Path(__file__).parent / "results" / "cpu"
+IMAGES = 3000
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def overhead(count: int) -> dict[str, float]:
 
 def throughput(name: str) -> dict[str, object]:
     """Runs an hour of the engine and of the plain loop, in turn, and their ratio in each turn."""
-    images = Images(name, limit=IMAGES)
+    images, busy = Images(name, limit=IMAGES), os.getloadavg()[0]
     data = images.load()
     seen, expected = fingerprint(data), tuple(versions().items())
     found: dict[str, list[float]] = {"engine, runs an hour": [], "loop, runs an hour": [], "ratio": []}
@@ -93,7 +95,9 @@ def throughput(name: str) -> dict[str, object]:
             loop = 3600 / (time.perf_counter() - started)
             for values, value in zip(found.values(), (engine, loop, engine / loop), strict=True):
                 values.extend([round(value, 2)] * (turn >= 0))
-    return {"images": name, **found, **environment(data.device), "workers": at_once}
+    what = {"images": name, "limit": IMAGES, **TRAINING, "workers": at_once}
+    load = {"load at the start": round(busy, 1), "load at the end": round(os.getloadavg()[0], 1)}
+    return {**what, **found, **load, **environment(data.device)}
 
 
 def _recipe(seed: int) -> Recipe:
@@ -108,4 +112,7 @@ if __name__ == "__main__":
     parser.add_argument("--images", default="cifar10")
     arguments = parser.parse_args()
     result = overhead(arguments.runs) if arguments.what == "overhead" else throughput(arguments.images)
-    print(json.dumps(result, indent=1))
+    text = json.dumps(result, indent=1)
+    print(text)
+    if arguments.what == "throughput":
+        (RESULTS / "throughput.json").write_text(text + "\n", encoding="utf-8")
