@@ -192,7 +192,7 @@ _TOOLS = {
         ["-m", "codespell_lib"],
         ["-c", _STREET],
     ),
-    "test": ("all tests", ["-m", "pytest"]),
+    "test": ("all tests; the 25 slowest are listed", ["-m", "pytest", "--durations=25"]),
     "test-arithmetic": (
         "what trains or claims a figure, under four kinds of arithmetic",
         ["-m", "tests.lanes.arithmetic"],
