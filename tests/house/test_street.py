@@ -63,7 +63,9 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def test_a_bare_import_loads_nothing_heavy():
-    assert loaded_after("import hgsr_lite").isdisjoint(HEAVY)
+    loaded = loaded_after("import hgsr_lite")
+    assert loaded.isdisjoint(HEAVY)
+    assert loaded - loaded_after("pass") - sys.stdlib_module_names == {"hgsr_lite", "lazy_loader"}
 
 
 def test_a_penalty_on_a_model_costs_torch_alone():
