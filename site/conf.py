@@ -10,6 +10,9 @@ import latex2mathml.converter
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+from hgsr_lite import live
 
 project = "hgsr-lite"
 author = "the hgsr-lite authors"
@@ -58,7 +61,7 @@ def _inline(writer, node: nodes.math) -> None:
 
 
 def _block(writer, node: nodes.math_block) -> None:
-    writer.body.append(f'<div class="math-block">{_mathml(node, "block")}</div>')
+    writer.body.append(f'<div class="math-block" tabindex="0">{_mathml(node, "block")}</div>')
     raise nodes.SkipNode
 
 
@@ -74,8 +77,36 @@ def _formulas_as_they_stand(app, what, name, obj, options, lines: list[str]) -> 
     lines[:] = made
 
 
+def _reachable(app, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
+    """What Sphinx and the theme leave out for keyboards and screen readers."""
+    for part in ("body", "furo_navigation_tree"):
+        if part in context:
+            for given, wanted in _REACHABLE.items():
+                context[part] = context[part].replace(given, wanted)
+
+
+_REACHABLE = {
+    'role="heading"': 'role="heading" aria-level="2"',
+    "<pre>": '<pre tabindex="0">',  # what may scroll can be reached, so that keys scroll it
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+}
+
+
+class LiveFigure(SphinxDirective):
+    """The figure of `hgsr_lite.live` that is named; the page's address holds its state."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The figure's HTML, as it is."""
+        figure = getattr(live, self.arguments[0])()
+        return [nodes.raw("", figure.page(address=True), format="html")]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Mathematics without a script, and docstrings as they are written."""
+    """Mathematics without a script, docstrings as they are written, and live figures."""
+    app.add_directive("live", LiveFigure)
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
+    app.connect("html-page-context", _reachable, priority=900)  # after the theme
     app.connect("autodoc-process-docstring", _formulas_as_they_stand)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

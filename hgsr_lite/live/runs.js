@@ -46,7 +46,7 @@ export function runView({ colors, layers, csvName }) {
   const reading = h("p", { style: "min-height:2.9em;font-size:12.5px" }, "Point at a kernel to read it.");
   const point = (text) => (reading.textContent = text || "Point at a kernel to read it.");
   const [now, other] = [kernelMap(colors, point), kernelMap(colors, point)];
-  const [nowTitle, otherCount, nowCount] = [h("h4"), h("p"), h("p")];
+  const [nowTitle, otherCount, nowCount] = [h("p", { class: "title" }), h("p"), h("p")];
   const key = colorKey(colors);
   const layer = h("select", { "aria-label": "layer shown" }, ...layers.map(({ name }, n) => h("option", { value: n }, name)));
   const against = h("select", { "aria-label": "run compared with" });
@@ -63,9 +63,9 @@ export function runView({ colors, layers, csvName }) {
     bar, status, stale,
     h("div", { class: "controls" }, h("label", {}, "layer", layer), h("label", {}, "compare with", against)),
     h("div", { class: "panels" },
-      h("div", { class: "panel" }, h("h4", {}, "the run"), lines.element),
+      h("div", { class: "panel" }, h("p", { class: "title" }, "the run"), lines.element),
       h("div", { class: "panel" }, nowTitle, now.element, nowCount),
-      h("div", { class: "panel" }, h("h4", {}, "compared with"), other.element, otherCount)),
+      h("div", { class: "panel" }, h("p", { class: "title" }, "compared with"), other.element, otherCount)),
     reading, key.element, table, h("div", { class: "foot" }, csv));
   key.draw(SCALE);
 

@@ -31,8 +31,9 @@ const STYLE = `
 .hgsr[data-dark] { --ink:#e6edf3; --soft:#a5b0bb; --line:#3d444d; --page:#14181d; --panel:#1d232a; --main:#58b4ee;
   --warm:#ff9a57; --green:#42c79c; --pink:#e39ac6; --focus:#79c0ff; --dead:#000; color-scheme:dark; }
 .hgsr *, .hgsr *::before { box-sizing:border-box; }
-.hgsr h3 { font-size:15px; line-height:1.3; margin:0 0 2px; font-weight:650; color:var(--ink); }
-.hgsr p { margin:0; color:var(--soft); } .hgsr p b, .hgsr output { color:var(--ink); }
+.hgsr p { margin:0; padding:0; color:var(--soft); } .hgsr p b, .hgsr output { color:var(--ink); }
+.hgsr p.title { font-size:15px; line-height:1.3; margin-bottom:2px; font-weight:650; color:var(--ink); }
+.hgsr .panel > p.title { font-size:13px; margin-bottom:4px; }
 .hgsr .controls { display:flex; flex-wrap:wrap; gap:8px 18px; align-items:flex-end; margin:10px 0; }
 .hgsr label, .hgsr fieldset { display:flex; flex-direction:column; gap:3px; font-size:12.5px; color:var(--soft);
   border:0; padding:0; margin:0; min-width:0; }
@@ -53,7 +54,6 @@ const STYLE = `
 .hgsr :focus-visible { outline:2px solid var(--focus); outline-offset:2px; border-radius:4px; }
 .hgsr .panels { display:flex; flex-wrap:wrap; gap:14px; align-items:flex-start; }
 .hgsr .panel { flex:1 1 270px; min-width:0; max-width:100%; }
-.hgsr .panel > h4 { font-size:13px; font-weight:650; margin:0 0 4px; color:var(--ink); }
 .hgsr svg { display:block; width:100%; height:auto; overflow:visible; touch-action:pan-y; }
 .hgsr svg text { fill:var(--soft); font-size:12px; font-family:inherit; }
 .hgsr svg .strong { fill:var(--ink); font-weight:600; }
@@ -75,7 +75,7 @@ const STYLE = `
   font-size:12.5px; }
 .hgsr progress { width:100%; height:8px; accent-color:var(--main); }
 .hgsr .hidden { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap; }
-@container (max-width: 420px) { .hgsr .controls > * { flex:1 1 100%; } .hgsr input[type=range] { width:100%; } }
+@container (max-width: 420px) { .hgsr .controls > :not(button) { flex:1 1 100%; } .hgsr input[type=range] { width:100%; } }
 `;
 
 /**
@@ -85,7 +85,8 @@ const STYLE = `
 export function frame(el, { title, lead, model, python }) {
   const body = h("div");
   const status = h("p", { class: "hidden", role: "status" });
-  const root = h("section", { class: "hgsr", "aria-label": title }, h("style", {}, STYLE), h("h3", {}, title));
+  // No heading: a figure may stand under a heading of any level, and the section carries its name.
+  const root = h("section", { class: "hgsr", "aria-label": title }, h("style", {}, STYLE), h("p", { class: "title" }, title));
   if (lead) root.append(h("p", {}, lead));
   root.append(body, foot(python, model, (text) => (status.textContent = text)), status);
   el.replaceChildren(root);

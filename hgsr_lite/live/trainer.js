@@ -27,6 +27,7 @@ function render({ model, el }) {
   const buttons = runButtons((name) => (name === "reset" ? reset() : press(name)));
   const view = runView({ colors: bytesOf(model.get("colors")), layers: model.get("layers"), csvName: "runs.csv" });
   body.append(
+    buttons.element,
     h("div", { class: "controls" },
       select(model, "penalty", "penalty", rows.map((row) => [row.key, `${row.key}: ${row.title}`])),
       choice(model, "grouping", "groups", [["feature", "feature-wise"], ["neuron", "neuron-wise"]]),
@@ -34,7 +35,7 @@ function render({ model, el }) {
       slider(model, "l1_mix", "l1 mix", { min: 0, max: 1, step: 0.1 }),
       slider(model, "epochs", "epochs", { min: 2, max: 40, step: 1 }),
       checkbox(model, "proximal", "proximal step: exact zeros")),
-    buttons.element, view.element);
+    view.element);
 
   const engine = startEngine(model, received, () => root.isConnected);
   let [runs, phase, current, seen] = [[], "idle", null, false];

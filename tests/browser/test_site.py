@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page
 from hgsr_lite.series.site import build_site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(900)  # the first test waits for the site to be built
 LARGEST_PAGE = 3_000_000  # bytes, with all that the page loads
 
 
@@ -72,6 +73,24 @@ def test_no_page_is_heavy(page, address, site):
         files = [site / url.removeprefix(f"{address}/").split("?")[0].split("#")[0] for url in page.loaded]
         size = sum(path.stat().st_size for path in files if path.is_file())
         assert size < LARGEST_PAGE, (name, size)
+
+
+def test_the_front_page_trains_at_once_with_the_network_cut(page, address):
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto(f"{address}/index.html")
+    page.context.set_offline(True)
+    train = page.get_by_role("button", name="Train")
+    assert train.bounding_box()["y"] < 600  # seen without scrolling
+    numbers, kernels = page.locator(".hgsr .facts").first, page.locator(".hgsr canvas").first
+    before, picture = numbers.inner_text(), kernels.screenshot()
+    train.click()
+    page.wait_for_function(
+        "!document.querySelector('.hgsr .facts').textContent.includes('–')", timeout=120_000
+    )
+    assert numbers.inner_text() != before
+    assert kernels.screenshot() != picture
+    page.context.set_offline(False)
+    assert page.complaints == []
 
 
 def test_formulas_are_drawn(page, address):
