@@ -6,6 +6,7 @@ from hgsr_lite.live.figure import LiveFigure
 from hgsr_lite.live.maps import KernelMaps
 from hgsr_lite.live.norms import Norms
 from hgsr_lite.live.panel import playground
+from hgsr_lite.live.paths import Paths
 from hgsr_lite.live.penalties import Penalties
 from hgsr_lite.live.trainer import Trainer
 from hgsr_lite.live.workbench import Choice, Workbench, before_and_after, compare, judge
@@ -15,6 +16,7 @@ __all__ = [
     "KernelMaps",
     "LiveFigure",
     "Norms",
+    "Paths",
     "Penalties",
     "Trainer",
     "Workbench",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from hgsr_lite.figures import proximal_step
-from hgsr_lite.live import KernelMaps, LiveFigure, Norms, Penalties, Trainer
+from hgsr_lite.live import KernelMaps, LiveFigure, Norms, Paths, Penalties, Trainer
+from hgsr_lite.study import read_table
 from hgsr_lite.training import History
 
 Open = Callable[..., Page]
@@ -58,7 +61,16 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     assert not complaints
 
 
-FIGURES = {"norms": Norms, "penalties": Penalties, "maps": maps, "trainer": Trainer}
+@functools.cache
+def study() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return read_table("studies/digits.csv"), pd.read_csv("studies/digits_layers.csv")
+
+
+def paths() -> Paths:
+    return Paths(*study())
+
+
+FIGURES = {"norms": Norms, "penalties": Penalties, "maps": maps, "trainer": Trainer, "paths": paths}
 every_figure = pytest.mark.parametrize("name", FIGURES)
 
 
@@ -81,7 +93,7 @@ CONTRAST = """() => {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const page = luminance(getComputedStyle(document.querySelector(".hgsr")).backgroundColor);
-  const written = document.querySelectorAll(".hgsr :is(p, label, h3, li, button:not(.first))");
+  const written = document.querySelectorAll(".hgsr :is(p, label, li, button:not(.first))");
   const ratios = [...written].map((el) => {
     const ink = luminance(getComputedStyle(el).color);
     return (Math.max(ink, page) + 0.05) / (Math.min(ink, page) + 0.05);
@@ -100,6 +112,100 @@ def test_every_control_has_a_name(open_page: Open, name: str):
             || el.getAttribute("aria-hidden"))).map((el) => el.outerHTML.slice(0, 90))"""
     )
     assert not unnamed
+
+
+@every_figure
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing(open_page: Open, name: str, dark: bool):
+    found = Axe().run(open_page(FIGURES[name](), width=360, dark=dark))
+    assert not found.response["violations"], found.generate_report()
+
+
+def by_keys(page: Page, *steps: tuple[str, str]) -> None:
+    """Tab forward to each control, by its name, and press the keys given for it; no pointer is used."""
+    for name, keys in steps:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate(FOCUSED).startswith(name):
+                break
+        else:
+            pytest.fail(f"Tab does not lead to {name!r}")
+        for key in keys.split():
+            page.keyboard.press(key)
+
+
+FOCUSED = """() => {
+  const at = document.activeElement;
+  const named = at.closest("[role=radiogroup]") ?? at;
+  const words = named.getAttribute("aria-label") || named.closest("label")?.textContent || named.textContent;
+  return words.trim();
+}"""
+PATHS_BY_KEYS = {
+    "norms": [
+        ("penalty", "ArrowDown"),
+        ("step", "ArrowRight"),
+        ("kernels", "ArrowRight"),
+        ("kernels a and b", "ArrowLeft ArrowUp"),
+        ("copy as Python", "Enter"),
+    ],
+    "penalties": [
+        ("penalty", "ArrowDown"),
+        ("p, inside the group", "ArrowRight"),
+        ("groups", "ArrowRight"),
+        ("scale of the kernel of output 1, input 0", "ArrowUp"),
+        ("copy as Python", "Enter"),
+    ],
+    "maps": [
+        ("layer", "ArrowDown"),
+        ("epoch", "ArrowLeft"),
+        ("threshold", "ArrowRight"),
+        ("epoch 2: map", "ArrowRight ArrowDown"),
+        ("copy as Python", "Enter"),
+    ],
+    "paths": [
+        ("● left", "ArrowDown"),
+        ("strength", "ArrowRight"),
+        ("against", "ArrowDown"),
+        ("copy as Python", "Enter"),
+    ],
+    "trainer": [
+        ("One epoch", "Enter"),
+        ("penalty", "ArrowDown"),
+        ("groups", "ArrowRight"),
+        ("strength", "ArrowRight"),
+        ("proximal step", "Space"),
+        ("kernels now: map", "ArrowRight"),
+        ("copy as Python", "Enter"),
+    ],
+}
+
+
+@every_figure
+def test_the_keyboard_alone_leads_through_the_whole_figure(open_page: Open, name: str):
+    page = open_page(FIGURES[name]())
+    before = page.locator(".hgsr").inner_text()
+    by_keys(page, *PATHS_BY_KEYS[name])
+    assert page.locator("pre").is_visible()
+    assert page.locator(".hgsr").inner_text() != before
+
+
+def test_nothing_moves_by_itself_and_playing_is_slow_where_less_motion_is_wanted(open_page: Open):
+    page = open_page(maps())
+    page.emulate_media(reduced_motion="reduce")
+    page.evaluate(MOMENTS)
+    page.get_by_role("button", name="play").click()
+    page.wait_for_function("seen.length === 3", timeout=30_000)
+    moments = page.evaluate("seen")
+    assert moments[2] - moments[1] > 800
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
+MOMENTS = """() => {
+  window.seen = [];
+  const slider = document.querySelector("input[type=range]");
+  new MutationObserver(() => seen.push(performance.now()))
+    .observe(slider, { attributes: true, attributeFilter: ["aria-valuetext"] });
+}"""
 
 
 def test_dragging_the_point_moves_the_numbers_and_the_picture(open_page: Open):
@@ -198,12 +304,24 @@ def test_playing_walks_through_the_moments(open_page: Open):
     )
 
 
-@pytest.mark.parametrize("name", ["norms", "penalties", "maps"])
+def test_scrubbing_a_path_shows_what_the_study_found_there(open_page: Open):
+    page = open_page(paths(), fragment="#left=gl%2C%20neuron%2C%20proximal&after=fine-tuning")
+    picture = page.locator("svg").first.screenshot()
+    page.get_by_role("slider", name="strength").focus()
+    page.keyboard.press("End")
+    runs = study()[0].query("penalty == 'gl' and grouping == 'neuron' and proximal and fraction == 60")
+    left = page.locator(".facts").first.inner_text()
+    assert f"accuracy {runs['test accuracy after fine-tuning'].mean():.1%}".replace("%", " %") in left
+    assert f"{runs['parameters removed'].mean():.1%}".replace("%", " % of the parameters") in left
+    assert page.locator("svg").first.screenshot() != picture
+
+
+@pytest.mark.parametrize("name", ["norms", "penalties", "maps", "paths"])
 def test_the_lines_for_python_run(open_page: Open, name: str):
     page = open_page(FIGURES[name]())
     page.get_by_role("button", name="copy as Python").click()
     lines = page.locator("pre").inner_text()
-    exec(lines, {"history": history_of_maps()})
+    exec(lines, {"history": history_of_maps(), "table": study()[0]})
 
 
 def history_of_maps() -> History:
