@@ -57,9 +57,9 @@ class SkippingNetwork(nn.Module):
         """What the network says about images, as many as there are."""
         if torch.compiler.is_exporting():
             return self.network(images)
-        if self.dense is not None and len(images) < self.dense_below:
+        if self.dense is not None and images.shape[0] < self.dense_below:
             return self.dense(images)
-        if torch.compiler.is_compiling() or len(images) <= self.tile:
+        if torch.compiler.is_compiling() or images.shape[0] <= self.tile:
             return self.network(images)
         parts = [self.network(part) for part in images.split(self.tile)]
         return torch.cat(parts) if isinstance(parts[0], Tensor) else self.network(images)
