@@ -89,6 +89,10 @@ def skip_dead_kernels(
     never changed. Zero times infinity: a dense layer gives NaN for an infinite input of a dead kernel, this
     one what the living kernels say.
 
+    To keep the result, save the model: `save_living(model, path)` stores living kernels only, and
+    `load_living` gives a model to call this on again. `torch.export` keeps the network itself, for any
+    number of images; `torch.compile` takes it as one graph.
+
     Raises `ValueError` for an example that the model does not take and for weights that are not finite,
     `TypeError` for what is no model or no image.
 
