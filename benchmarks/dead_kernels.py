@@ -238,6 +238,6 @@ def run(quick: bool, out: Path) -> None:
     layers.to_csv(out / "dead_kernels_layers.csv", index=False, float_format="%.4g")
     networks = pd.DataFrame(all_networks(quick))
     networks.to_csv(out / "dead_kernels_networks.csv", index=False, float_format="%.4g")
-    draw(layers, networks, out / "dead_kernels.png")
+    draw(layers, out / "dead_kernels.png")
     print(layers.pivot_table("times as fast", ["layer", "batch", "threads"], "dead").round(2).to_string())
     print(networks.drop(columns=["dense ms", "skipping ms"]).round(3).to_string(index=False, na_rep=""))
