@@ -1,6 +1,6 @@
 """Time the penalty, its proximal step, a training step and the input pipeline, side by side.
 
-    python -m hgsr_lite bench [--quick] [--dead-kernels]
+    python -m hgsr_lite bench [--quick]
 
 Every comparison is interleaved: one round times each variant once, rounds repeat, medians are compared.
 Prints a table and writes `benchmarks/results/<device>/` (JSON and two plots). README.md beside this file
@@ -23,7 +23,6 @@ import torch
 from tqdm import tqdm
 
 import hgsr_lite as hg
-from benchmarks import dead_kernels
 from benchmarks.measurements import (
     DEVICE,
     GROUP_PENALTIES,
@@ -107,13 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer penalties, sizes and rounds")
     default = Path(__file__).parent / "results" / DEVICE.type
     parser.add_argument("--out", type=Path, default=default, help="folder for the table and the plot")
-    parser.add_argument(
-        "--dead-kernels", action="store_true", help="time what skipping dead kernels is worth"
-    )
     options = parser.parse_args(arguments)
-    if options.dead_kernels:
-        dead_kernels.run(options.quick, options.out)
-        return 0
     about = machine()
     table = measure(options.quick)
     print("Over penalties and groupings:")

@@ -36,19 +36,17 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 Row = dict[str, Any]
 
 
-def interleaved(
-    variants: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, np.ndarray]:
+def interleaved(variants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
     """Seconds of every variant in every round, in turn, after two rounds of warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds + 2):
         for name, run in variants.items():
             _wait()
-            started = clock()
+            started = time.perf_counter()
             run()
             _wait()
             if number >= 2:
-                seconds[name].append(clock() - started)
+                seconds[name].append(time.perf_counter() - started)
     return {name: np.array(values) for name, values in seconds.items()}
 
 

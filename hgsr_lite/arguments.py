@@ -41,6 +41,16 @@ def nearest(given: object, names: Iterable[str]) -> str | None:
     return by_lower_case[near[0]] if near else None
 
 
+def plain(given: object) -> object:
+    """A number of NumPy or PyTorch (an array or tensor without dimensions) as Python's; all else as it is.
+
+    >>> import numpy as np, torch
+    >>> plain(np.int64(3)), plain(torch.tensor(0.5)), plain("3")
+    (3, 0.5, '3')
+    """
+    return given.item() if getattr(given, "ndim", None) == 0 else given
+
+
 def as_number(given: object) -> float:
     """A real number of Python, NumPy or PyTorch (there: a tensor without dimensions) as a float, else NaN.
 
@@ -50,8 +60,7 @@ def as_number(given: object) -> float:
     >>> as_number(np.float64(0.5)), as_number(torch.tensor(2)), as_number("2"), as_number(True)
     (0.5, 2.0, nan, nan)
     """
-    if getattr(given, "ndim", None) == 0:
-        given = given.item()
+    given = plain(given)
     return float(given) if isinstance(given, Real) and not isinstance(given, bool) else math.nan
 
 
@@ -70,16 +79,32 @@ def check_number(name: str, given: object, advice: str, *, above_zero: bool = Fa
     return number
 
 
-def check_count(option: str, given: object, least: int = 1) -> None:
-    """Refuse what is no whole number of at least `least`.
+def check_count(option: str, given: object, least: int = 1) -> int:
+    """Return a whole number of at least `least` as Python's; refuse any other.
 
     >>> check_count("limit", 0)
     Traceback (most recent call last):
     ...
     ValueError: limit must be a whole number of at least 1, not 0
     """
-    if isinstance(given, bool) or not isinstance(given, Integral) or given < least:
+    number = plain(given)
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
         raise ValueError(f"{option} must be a whole number of at least {least}, not {given!r}")
+    return int(number)
+
+
+def check_seed(given: object) -> int:
+    """Return a seed as Python's number; refuse what PyTorch's generators cannot take.
+
+    >>> check_seed(2**64)
+    Traceback (most recent call last):
+    ...
+    ValueError: seed 18446744073709551616 is too large: give a whole number below 2**63
+    """
+    seed = check_count("seed", given, 0)
+    if seed >= 2**63:
+        raise ValueError(f"seed {seed} is too large: give a whole number below 2**63")
+    return seed
 
 
 def check_share(name: str, share: object) -> float:

@@ -64,6 +64,12 @@ def check_weight(weight: Tensor, layout: Layout) -> None:
         raise ValueError(
             f"a weight of shape {shape} has no kernels: give at least (output channels, input channels)"
         )
+    if weight.layout != torch.strided:
+        raise TypeError(
+            f"a weight of layout {weight.layout} has no kernels in memory: convert it with .to_dense()"
+        )
+    if not isinstance(layout, Layout):
+        raise TypeError(f"layout must be a Layout, not {layout!r}: Layout.of(module) makes one")
     if weight.numel() == 0:
         raise ValueError(f"a weight of shape {shape} is empty: every dimension must be at least 1")
     if shape[0] % layout.conv_groups:
@@ -272,6 +278,7 @@ def weight_layers(
     >>> [layer.name for layer in weight_layers(model, include=("2", "3"))]
     ['2', '3']
     """
+    check_model(model)
     include = None if include is None else _as_names("include", include)
     exclude = _as_names("exclude", exclude)
     found = _layers_by_name(model)
@@ -290,6 +297,18 @@ def weight_layers(
             "that is not excluded"
         )
     return list(reversed(once.values()))
+
+
+def check_model(model: object) -> None:
+    """Refuse what is no PyTorch module.
+
+    >>> check_model("alexnet")
+    Traceback (most recent call last):
+    ...
+    TypeError: model must be a torch.nn.Module, not 'alexnet': build_model makes one
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {model!r}: build_model makes one")
 
 
 def _layers_by_name(model: nn.Module) -> dict[str, WeightLayer]:

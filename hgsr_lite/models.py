@@ -11,13 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 
 import torch
 from torch import Tensor, fx, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
-from hgsr_lite.arguments import check_count, choose
+from hgsr_lite.arguments import as_number, check_count, check_seed, choose
 
 POOL = "pool"
 """Stands in a network's list of channels where a 2x2 max-pool stands in the network."""
@@ -228,13 +227,16 @@ def build_model(
     """
     spec = MODELS[choose("model", name, MODELS)]
     start = spec.start if start is None else choose("start", start, STARTS)
-    check_count("in_channels", in_channels)
-    check_count("num_classes", num_classes, 2)
-    if isinstance(width, bool) or not isinstance(width, Real) or not (0 < width < math.inf):
+    in_channels, num_classes = (
+        check_count("in_channels", in_channels),
+        check_count("num_classes", num_classes, 2),
+    )
+    if not 0 < as_number(width) < math.inf:
         raise ValueError(f"width must be a finite number above 0 (1 is the published size), not {width!r}")
+    width = as_number(width)
     if seed is None:
         return _started(spec.build(in_channels, num_classes, width), start)
-    check_count("seed", seed, 0)
+    seed = check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would reseed the GPUs' generators too.
         torch.default_generator.manual_seed(seed)

@@ -74,8 +74,8 @@ class Regularizer:
     ) -> None:
         self.penalty = _as_penalty(penalty, grouping)
         self.strength = strength
-        self.l1_mix = check_share("l1_mix", l1_mix)
-        self.warmup = check_share("warmup", warmup)
+        self.l1_mix = l1_mix
+        self.warmup = warmup
         self._progress = 1.0
         self._model = model
         self._include = include if include is None or isinstance(include, str) else tuple(include)
@@ -161,6 +161,35 @@ class Regularizer:
     def strength(self, strength: float) -> None:
         advice = "start near 1e-4, or let calibrate_() choose one"
         self._strength = check_number("strength", strength, advice)
+
+    @property
+    def penalty(self) -> Penalty:
+        """The penalty; another one may be set."""
+        return self._penalty
+
+    @penalty.setter
+    def penalty(self, penalty: Penalty) -> None:
+        if not isinstance(penalty, Penalty):
+            raise TypeError(f"penalty must be a Penalty, not {penalty!r}: set Penalty(key, grouping)")
+        self._penalty = penalty
+
+    @property
+    def l1_mix(self) -> float:
+        """The l1 norm's share of the term; may be set, from 0 to 1."""
+        return self._l1_mix
+
+    @l1_mix.setter
+    def l1_mix(self, share: float) -> None:
+        self._l1_mix = check_share("l1_mix", share)
+
+    @property
+    def warmup(self) -> float:
+        """The share of the training in which the strength rises; may be set, from 0 to 1."""
+        return self._warmup
+
+    @warmup.setter
+    def warmup(self, share: float) -> None:
+        self._warmup = check_share("warmup", share)
 
     def set_progress(self, share: float) -> None:
         """Say how much of training is done, 0 to 1; the warm-up goes by it. `fit` calls this."""
@@ -276,6 +305,12 @@ class Regularizer:
         True
         """
         fraction = check_number("fraction", fraction, "try 0.1", above_zero=True)
+        if not (
+            isinstance(images, Tensor) and (isinstance(labels, Tensor) and len(labels) == len(images) > 0)
+        ):
+            raise ValueError(
+                "images and labels must be tensors of one length, at least 1: give a batch of both"
+            )
         weights = [layer.stored_weight("cannot calibrate") for layer in self.layers]
         loss_norm = self._loss_gradient_norm(weights, images, labels, loss)
         mix = self.l1_mix

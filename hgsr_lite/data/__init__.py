@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hgsr_lite.data.augment import Look, augmented_batches, augmented_looks, one_look
-from hgsr_lite.data.load import Data, Split, find_device, load_data
+from hgsr_lite.data.load import Data, Split, check_data, find_device, load_data
 
 __all__ = [
     "Data",
@@ -11,6 +11,7 @@ __all__ = [
     "Split",
     "augmented_batches",
     "augmented_looks",
+    "check_data",
     "find_device",
     "load_data",
     "one_look",

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from numbers import Integral
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hgsr_lite.arguments import check_count, choose
+from hgsr_lite.arguments import check_count, check_seed, choose
 from hgsr_lite.data.folder import folder_source
 from hgsr_lite.data.sources import SETS, Source, data_root
 from hgsr_lite.data.splits import split_indices
@@ -127,7 +126,7 @@ class Data:
         (4, (0,))
         """
         choose("kind of distractor", kind, DISTRACTORS)
-        check_count("channels", channels)
+        channels, seed = check_count("channels", channels), check_seed(seed)
         shown = [self.relevant_channels[number % len(self.relevant_channels)] for number in range(channels)]
         generator = torch.Generator().manual_seed(seed)
         parts = {name: _distract(part, kind, shown, generator) for name, part in self.parts.items()}
@@ -266,9 +265,22 @@ def _check_parts(parts: Sequence[Tensor], labels: Tensor, classes: Sequence[str]
 def _as_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if image_size is None:
         return None
-    size = (image_size, image_size) if isinstance(image_size, Integral) else tuple(image_size)
-    if len(size) != 2:
+    size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
+    if len(size) != 2 or isinstance(image_size, str):
         raise ValueError(f"image_size must be a number of pixels or (height, width), not {image_size!r}")
-    for pixels in size:
-        check_count("image_size", pixels)
-    return size
+    height, width = (check_count("image_size", pixels) for pixels in size)
+    return height, width
+
+
+def check_data(data: object) -> None:
+    """Refuse what `load_data` did not return.
+
+    >>> check_data("digits")
+    Traceback (most recent call last):
+    ...
+    TypeError: data must be what load_data returns, not str: it takes a name or a folder
+    """
+    if not isinstance(data, Data):
+        raise TypeError(
+            f"data must be what load_data returns, not {type(data).__name__}: it takes a name or a folder"
+        )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-from hgsr_lite.arguments import check_count
+from hgsr_lite.arguments import as_number, check_count, check_seed
 
 _TEST_SHARE = 0.2
 _TEST_SEED = 0
@@ -34,10 +33,9 @@ def split_indices(
     >>> [len(part) for part in split_indices(labels, None, ("even", "odd"), validation=0.25)]
     [12, 4, 4]
     """
-    if not isinstance(validation, Real) or not 0 < validation <= 0.5:
+    if not 0 < as_number(validation) <= 0.5:
         raise ValueError(f"validation must be a share above 0 and at most 0.5, not {validation!r}")
-    if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise TypeError(f"seed must be a whole number, not {seed!r}")
+    validation, seed = as_number(validation), check_seed(seed)
     fewest, scarcest = torch.bincount(labels, minlength=len(classes)).min(0)
     if fewest < 3:
         raise ValueError(
@@ -52,7 +50,7 @@ def split_indices(
         test, rest = everything[is_test], everything[~is_test]
     held_out, train = draw(rest, labels, validation, seeded)
     if limit is not None:
-        check_count("limit", limit, len(classes))
+        limit = check_count("limit", limit, len(classes))
         share = min(1.0, limit / len(train))
         train, held_out = (draw(part, labels, share, seeded)[0] for part in (train, held_out))
         test = draw(test, labels, share, fixed)[0]

@@ -95,7 +95,7 @@ def batch_innermost(images: Tensor) -> Tensor:
 
 def empty_images(like: Tensor, channels: int, height: int, width: int) -> Tensor:
     """Images not yet written, batch innermost, of the dtype and number of others."""
-    return like.new_empty(channels, height, width, like.shape[0]).permute(3, 0, 1, 2)
+    return like.new_empty(channels, height, width, len(like)).permute(3, 0, 1, 2)
 
 
 def plain_sparse_convolution(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hgsr_lite.arguments import check_count, check_flag
 from hgsr_lite.groups import Layout, WeightLayer
 from hgsr_lite.removal.blocks import CONVOLUTIONS, channel_counts
 from hgsr_lite.removal.carrying import KeptChannels, kept_channels
@@ -62,6 +63,9 @@ def compact(
     (2, 2, True)
     """
     check_input(model, example_input)
+    check_flag("exact_only", exact_only)
+    check_flag("progress", progress)
+    repeats = check_count("repeats", repeats, 0)
     work = _wide_copy(model)
     removals = Removals(model)
     with without_hooks(work), long_work("removals tried", progress) as bar:

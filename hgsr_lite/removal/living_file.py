@@ -53,11 +53,7 @@ def _convolution_keys(model: nn.Module) -> list[str]:
 
 
 def save_living(model: nn.Module, path: str | PathLike) -> int:
-    """Write a model's `living_state` to a file; return its size in bytes.
-
-    `model` is the one that `skip_dead_kernels` is given, or `compact` gave: ordinary convolutions with zeros.
-    `load_living` reads the file.
-    """
+    """Write a model's `living_state` to a file; return its size in bytes."""
     save_file(living_state(model), path)
     return Path(path).stat().st_size
 

@@ -31,6 +31,11 @@ def load_compact(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         raise TypeError(
             f"state must be a state dict, as small.state_dict() gives it, not {type(state).__name__}"
         )
+    strange = [key for key in state if not isinstance(key, str)]
+    if strange:
+        raise ValueError(
+            f"the state dict's key {strange[0]!r} is no parameter's name: give small.state_dict()"
+        )
     missing = [key for key in model.state_dict() if key not in state and "num_batches" not in key]
     if missing:
         raise ValueError(f"this state dict does not fit a cut {type(model).__name__}: it lacks {missing[0]}")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import check_count, check_share, choose
-from hgsr_lite.data import Data
-from hgsr_lite.groups import Layout, kernel_stack
+from hgsr_lite.data import Data, check_data
+from hgsr_lite.groups import Layout, check_model, kernel_stack
 from hgsr_lite.removal.compaction import check_input, compact
 from hgsr_lite.removal.cost import latency, macs, parameters
 from hgsr_lite.removal.coupling import Coupling, couple
@@ -105,7 +105,10 @@ def prune(
     True
     """
     way = _way_of_choosing(how)
-    _check_request(way, amount, to_parameters)
+    check_model(model)
+    check_data(data)
+    amount, to_parameters = _checked_request(way, amount, to_parameters)
+    repeats = check_count("repeats", repeats, 0)
     example = data.validation.images[:_TIMED_BATCH]
     check_input(model, example[:2])
     zeroed = copy.deepcopy(model)
@@ -132,16 +135,18 @@ def _way_of_choosing(how: object) -> Tolerance | Scoring:
     return STRATEGIES[choose("way of choosing", how, STRATEGIES)]()
 
 
-def _check_request(way: Tolerance | Scoring, amount: float | None, to_parameters: int | None) -> None:
+def _checked_request(
+    way: Tolerance | Scoring, amount: float | None, to_parameters: int | None
+) -> tuple[float | None, int | None]:
     given = [value for value in (amount, to_parameters) if value is not None]
     if isinstance(way, Tolerance) and given:
         raise ValueError(f"{way} takes no amount: what is below the tolerance goes")
     if not isinstance(way, Tolerance) and len(given) != 1:
         raise ValueError(f"{way} needs either amount (a share of the channels) or to_parameters")
-    if amount is not None:
-        check_share("amount", amount)
-    if to_parameters is not None:
-        check_count("to_parameters", to_parameters)
+    return (
+        amount if amount is None else check_share("amount", amount),
+        to_parameters if to_parameters is None else check_count("to_parameters", to_parameters),
+    )
 
 
 class _Plan:

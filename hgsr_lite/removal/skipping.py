@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
+from hgsr_lite.arguments import check_count
 from hgsr_lite.fast import has_numba
 from hgsr_lite.removal.compaction import check_input, compare
 from hgsr_lite.removal.coupling import first_line
@@ -57,9 +58,9 @@ class SkippingNetwork(nn.Module):
         """What the network says about images, as many as there are."""
         if torch.compiler.is_exporting():
             return self.network(images)
-        if self.dense is not None and images.shape[0] < self.dense_below:
+        if self.dense is not None and len(images) < self.dense_below:
             return self.dense(images)
-        if torch.compiler.is_compiling() or images.shape[0] <= self.tile:
+        if torch.compiler.is_compiling() or len(images) <= self.tile:
             return self.network(images)
         parts = [self.network(part) for part in images.split(self.tile)]
         return torch.cat(parts) if isinstance(parts[0], Tensor) else self.network(images)
@@ -89,10 +90,6 @@ def skip_dead_kernels(
     never changed. Zero times infinity: a dense layer gives NaN for an infinite input of a dead kernel, this
     one what the living kernels say.
 
-    To keep the result, save the model: `save_living(model, path)` stores living kernels only, and
-    `load_living` gives a model to call this on again. `torch.export` keeps the network itself, for any
-    number of images; `torch.compile` takes it as one graph.
-
     Raises `ValueError` for an example that the model does not take and for weights that are not finite,
     `TypeError` for what is no model or no image.
 
@@ -103,6 +100,7 @@ def skip_dead_kernels(
     (48, 80, True)
     """
     check_input(model, example_input)
+    repeats = check_count("repeats", repeats, 0)
     images = {"example": example_input.detach(), "random": random_like(example_input)}
     dense = copy.deepcopy(model).eval()
     _check_runs(dense, images["example"])

@@ -48,18 +48,11 @@ def _seconds_of(dense: nn.Conv2d, living: nn.Module, count: int, shape: torch.Si
 def _interleaved(calls: list[Callable[[], object]], rounds: int = 7) -> tuple[float, ...]:
     """The least seconds of each call over some rounds in turn, the first of which does not count."""
     times: list[list[float]] = [[] for _ in calls]
-    clock = _clock()
     for _, (number, call) in itertools.product(range(rounds + 1), enumerate(calls)):
-        start = clock()
+        start = time.perf_counter()
         call()
-        times[number].append(clock() - start)
+        times[number].append(time.perf_counter() - start)
     return tuple(min(taken[1:]) for taken in times)
-
-
-def _clock() -> Callable[[], float]:
-    """Where one thread works, its processor time: what else the machine does then decides nothing."""
-    exact = time.get_clock_info("thread_time").resolution < 1e-6  # on Windows it is not
-    return time.thread_time if exact and torch.get_num_threads() == 1 else time.perf_counter
 
 
 @dataclass(frozen=True)

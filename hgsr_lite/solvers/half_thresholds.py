@@ -170,6 +170,13 @@ def squared_half_threshold(kernels: SortedKernels, step: Tensor) -> Tensor:
     problems of 2 to 4 weights (float64; ties, zeros and equal kernels included) was above by more than
     1e-8 of |a|^2; against all 2^K sets of K = 5 to 8 kernels of 1 to 9 weights, half of them nearly
     equal kernels, none of 15,800. Without the two last-but-one candidates, 1 in 800 was, by up to 2e-3.
+
+    At the sizes that networks have, all sets cannot be tried. In 40 random groups of 64 kernels of 9 weights
+    (half of them of nearly equal kernels) and 20 of 512, float64, with steps that leave from a twentieth of
+    the kernels to all of them alive: the best lower bound over f lay at most 8e-5 of |a|^2 below the point
+    found for 64 kernels (median 4e-6), and 4e-6 for 512 (median 1e-7), so the optimum is no further; and
+    no set that takes in or leaves out one or two of the seven kernels at the border did better by more than
+    rounding.
     """
     bearable, order = bearable_force(kernels).sort(1, descending=True)
     ranked = kernels.in_order(order)

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from hgsr_lite.arguments import check_count, check_flag
-from hgsr_lite.data import Data
+from hgsr_lite.arguments import check_flag, check_seed
+from hgsr_lite.data import Data, check_data
+from hgsr_lite.groups import check_model
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.training.checkpoint import check_room, load_checkpoint, save_checkpoint
 from hgsr_lite.training.history import History
-from hgsr_lite.training.measurement import test_result
+from hgsr_lite.training.measurement import eval_mode, test_result
 from hgsr_lite.training.settings import Settings
 from hgsr_lite.training.state import TrainingState
 from hgsr_lite.training.threads import threads_for
@@ -27,9 +28,9 @@ def seed_everything(seed: int) -> None:
     >>> seed_everything(0); first = torch.rand(1); seed_everything(0); bool(first == torch.rand(1))
     True
     """
-    check_count("seed", seed, 0)
+    seed = check_seed(seed)
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
@@ -66,7 +67,7 @@ def fit(
 
     One `seed` makes two runs on a CPU equal bit for bit; a small network trains there on one thread, which is
     several times faster on a busy machine. `checkpoint` names a file that is written, whole or not at all,
-    after every epoch; the same call resumes from it to the very same end.
+    after every epoch (its folder is made); the same call resumes from it to the very same end.
     The test part is read once, at the end. Ctrl-C returns what there is; a loss that is not finite raises
     `DivergedError` with the history in its `.history`; a layer that dies is warned about.
 
@@ -87,16 +88,18 @@ def fit(
         bfloat16,
     )
     _check_parts(model, data, regularizer, checkpoint, progress)
+    settings.check()
     model.to(data.device)
+    _check_scores(model, data)
     cuda = [data.device] if data.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), threads_for(model, data, batch_size):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=cuda), threads_for(model, data, settings.batch_size):
+        torch.manual_seed(settings.seed)
         state = TrainingState(model, data, regularizer, settings)
         path = None if checkpoint is None else Path(checkpoint)
         if path is not None and path.exists():
             state.restore(load_checkpoint(path, state.identity()))
         else:
-            state.history.take_snapshot(model, 0, epochs)
+            state.history.take_snapshot(model, 0, settings.epochs)
         if path is not None and state.history.test is None:
             # A place that cannot be written is found before the training, not after it.
             save_checkpoint(path, state.state())
@@ -108,12 +111,8 @@ def _check_parts(
     model: object, data: object, regularizer: object, checkpoint: object, progress: object
 ) -> None:
     """Refuse what is no model, no data, no regularizer of this model, no path: before anything is trained."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {model!r}: build_model makes one")
-    if not isinstance(data, Data):
-        raise TypeError(
-            f"data must be what load_data returns, not {type(data).__name__}: it takes a name or a folder"
-        )
+    check_model(model)
+    check_data(data)
     if regularizer is not None:
         if not isinstance(regularizer, Regularizer):
             raise TypeError(
@@ -123,6 +122,19 @@ def _check_parts(
     if not isinstance(checkpoint, str | Path | None):
         raise TypeError(f"checkpoint must be the path of a file, not {checkpoint!r}")
     check_flag("progress", progress)
+
+
+@torch.no_grad()
+def _check_scores(model: nn.Module, data: Data) -> None:
+    """Refuse a network without a score for each class, by its answer to one image."""
+    with eval_mode(model):
+        scores = model(data.train.images[:1])
+    if not isinstance(scores, Tensor) or scores.ndim != 2 or scores.shape[1] < data.num_classes:
+        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(
+            f"the model answers one image with {shape}, not with a score for each of {data.num_classes} "
+            "classes: build it with num_classes=data.num_classes"
+        )
 
 
 def _to_the_end(state: TrainingState, path: Path | None, progress: bool) -> History:

@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from hgsr_lite.arguments import choose
-from hgsr_lite.data import Data
+from hgsr_lite.data import Data, check_data
 from hgsr_lite.training.history import History
 from hgsr_lite.training.lockstep import Lockstep
 from hgsr_lite.training.loop import fit
@@ -71,6 +71,7 @@ def fit_many(
     ['finished', 'finished']
     """
     recipes = _checked(recipes)
+    check_data(data)
     choose("way", way, WAYS)
     if way == "auto":
         is_small = max(data.image_size) <= _SMALL_IMAGES

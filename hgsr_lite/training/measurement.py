@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from hgsr_lite.data import Data, Split
-from hgsr_lite.groups import plain_copy
+from hgsr_lite.data import Data, Split, check_data
+from hgsr_lite.groups import check_model, plain_copy
 from hgsr_lite.training.history import TestResult
 from hgsr_lite.zeros import sparsity, zero_below_
 
@@ -40,6 +40,9 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def accuracy(model: nn.Module, split: Split) -> float:
     """Share of a split's images that the model, in eval mode, names rightly, 0 to 1."""
+    check_model(model)
+    if not isinstance(split, Split):
+        raise TypeError(f"split must be a part of the data, say data.test, not {type(split).__name__}")
     return evaluate(model, split)[1]
 
 
@@ -61,6 +64,7 @@ def test_result(model: nn.Module, data: Data, tolerance: float = 1e-3, relative:
     The model given in is not changed. A sparsity counted with a tolerance is only worth quoting beside
     the second accuracy.
     """
+    check_data(data)
     report = sparsity(model, tolerance, relative)
     zeroed_model = plain_copy(model)
     zeroed = zero_below_(zeroed_model, tolerance, relative)

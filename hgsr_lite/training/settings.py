@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from numbers import Real
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from hgsr_lite.arguments import check_count, check_flag, check_tolerance, choose
+from hgsr_lite.arguments import as_number, check_count, check_flag, check_seed, check_tolerance, choose, plain
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -35,20 +34,25 @@ class Settings:
     relative: bool = False
     bfloat16: bool = False
 
+    def __post_init__(self) -> None:
+        # Numbers of NumPy and PyTorch become Python's, so that equal settings are equal, in files too.
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+
     def check(self) -> None:
         """Refuse settings that cannot work, before anything is trained."""
         choose("optimizer", self.optimizer, OPTIMIZERS)
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size)
-        check_count("seed", self.seed, 0)
+        check_seed(self.seed)
         check_tolerance(self.tolerance)
         for flag in ("proximal", "augment", "relative", "bfloat16"):
             check_flag(flag, getattr(self, flag))
-        if not (isinstance(self.lr, Real) and math.isfinite(self.lr) and self.lr > 0):
+        if not 0 < as_number(self.lr) < math.inf:
             raise ValueError(f"lr {self.lr!r} must be a finite number > 0: the authors take 0.01")
-        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
+        if not 0 <= as_number(self.momentum) < 1:
             raise ValueError(f"momentum {self.momentum!r} must be from 0 to below 1: the authors take 0.9")
-        if not (isinstance(self.weight_decay, Real) and 0 <= self.weight_decay < math.inf):
+        if not 0 <= as_number(self.weight_decay) < math.inf:
             raise ValueError(
                 f"weight_decay {self.weight_decay!r} must be a finite number >= 0: the authors take 5e-4"
             )

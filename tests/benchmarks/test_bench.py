@@ -38,22 +38,3 @@ def test_the_quick_benchmark_fills_its_table_and_its_variants_agree(tmp_path):
     assert others < set(table["what"])
     assert (table.loc[table["what"] == "many networks", "agreement"] < 1e-4).all()
     assert (tmp_path / "size.png").stat().st_size > 5000
-
-
-@pytest.mark.slow
-def test_the_quick_benchmark_of_dead_kernels_fills_its_tables_and_draws_them(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "hgsr_lite", "bench", "--quick", "--dead-kernels", "--out", str(tmp_path)],
-        cwd=REPOSITORY, check=True, capture_output=True, timeout=280,
-    )  # fmt: skip
-    layers = pd.read_csv(tmp_path / "dead_kernels_layers.csv")
-    cases = {(layer, batch) for layer, batch in zip(layers["layer"], layers["batch"], strict=True)}
-    assert len(cases) == 6
-    assert set(layers["dead"]) == {0.5, 0.9}
-    assert set(layers["threads"]) == {1, 2}
-    assert (layers[["dense ms", "living ms"]] > 0).all(axis=None)
-    assert layers["im2col, sparse product: times as fast"].notna().sum() == 3
-    networks = pd.read_csv(tmp_path / "dead_kernels_networks.csv")
-    assert set(networks["dead"]) == {"0.9", "trained"}
-    assert (networks["bytes"] > networks["bytes of living kernels, bitmap and rest"]).all()
-    assert (tmp_path / "dead_kernels.png").stat().st_size > 5000

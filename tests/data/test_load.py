@@ -241,9 +241,51 @@ def test_impossible_options_are_refused(options, message):
 
 
 def test_a_seed_that_is_no_whole_number_is_refused():
-    with pytest.raises(TypeError, match="seed must be a whole number, not 'one'"):
+    with pytest.raises(ValueError, match="seed must be a whole number of at least 0, not 'one'"):
         load_data("digits", seed="one")
 
 
 def test_no_device_means_the_gpu_where_there_is_one():
     assert find_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_class_of_three_images_has_one_in_each_part_and_one_of_two_is_refused():
+    labels = torch.tensor([0] * 3 + [1] * 9)
+    for part in split_indices(labels, None, "ab"):
+        assert {0, 1} == set(labels[part].tolist())
+    words = r"class 'a' has too few images \(2\): every class needs at least 3, one for each of train, val"
+    with pytest.raises(ValueError, match=words):
+        split_indices(labels[1:], None, "ab")
+    with pytest.raises(ValueError, match=r"class 'c' has too few images \(0\)"):
+        split_indices(labels, None, "abc")
+
+
+def test_unless_told_otherwise_a_tenth_is_held_out_by_seed_0_and_at_most_a_half():
+    labels = torch.arange(200) % 2
+    train, held_out, test = split_indices(labels, None, "ab")
+    assert [len(part) for part in (train, held_out, test)] == [144, 16, 40]
+    assert torch.equal(held_out, split_indices(labels, None, "ab", 0.1, seed=0)[1])
+    assert len(split_indices(labels, None, "ab", 0.5)[1]) == 80
+    with pytest.raises(ValueError, match=r"at most 0\.5, not 0\.51"):
+        split_indices(labels, None, "ab", 0.51)
+
+
+def test_a_limit_draws_by_seed_and_one_above_all_there_is_changes_nothing():
+    labels = torch.arange(200) % 2
+    assert all(
+        map(
+            torch.equal,
+            split_indices(labels, None, "ab", limit=50),
+            split_indices(labels, None, "ab", limit=50),
+        )
+    )
+    assert all(
+        map(torch.equal, split_indices(labels, None, "ab"), split_indices(labels, None, "ab", limit=999))
+    )
+
+
+def test_drawing_counts_the_classes_that_are_there():
+    labels = torch.tensor([1, 1, 1, 1, 3])
+    drawn, rest = draw(torch.arange(5), labels, 0.01, torch.Generator().manual_seed(0))
+    assert labels[drawn].tolist() == [1, 3]
+    assert len(rest) == 3

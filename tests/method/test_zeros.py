@@ -159,3 +159,28 @@ def test_a_relative_tolerance_is_in_units_of_the_root_mean_square():
 def test_a_layers_name_is_escaped_in_the_table():
     model = nn.ModuleDict({"<script>": nn.Conv2d(1, 1, 1)})
     assert "<script>" not in sparsity(model)._repr_html_()
+
+
+def test_the_report_says_what_was_counted_and_in_which_unit():
+    layer = layer_with([[[3, -4], [0, 0]], [[1, 0], [2, -2]], [[0, 1e-4], [0, 0]]])
+    absolute, relative = sparsity(nn.Sequential(layer)), sparsity(nn.Sequential(layer), 0.5, relative=True)
+    assert str(absolute).splitlines() == [
+        "sparsity at tolerance 0.001",
+        "     weights below tolerance exact zeros dead kernels dead channels",
+        "0         12           58.3%       50.0%        50.0%         20.0%",
+        "all       12           58.3%       50.0%        50.0%         20.0%",
+    ]
+    assert str(relative).startswith("sparsity at tolerance 0.5 x the layer's root mean square\n")
+    assert (absolute.relative, relative.relative) == (False, True)
+
+
+def test_layers_are_chosen_by_name_for_counting_too():
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 8, 1), nn.Linear(3, 3))
+    assert [layer.name for layer in sparsity(model, include=["1", "2"]).layers] == ["1", "2"]
+    assert [layer.name for layer in sparsity(model, exclude=["1"]).layers] == ["0"]
+
+
+def test_the_root_mean_square_of_half_precision_weights_is_taken_wide():
+    """In float16 the square of 300 is infinite, and everything would lie below it."""
+    layer = layer_with([[[300.0, 400.0, 1.0]]]).half()
+    assert sparsity(layer, 0.1, relative=True).overall.below_tolerance == 1

@@ -1,0 +1,123 @@
+"""Wrong arguments of public calls are refused before any work, in words of this package; right ones taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hgsr_lite as hg
+
+pytestmark = pytest.mark.trains
+SCALARS = [np.float32, np.float64, np.array, torch.tensor]
+WHOLE = [np.int64, np.array, torch.tensor]
+
+
+@pytest.fixture(scope="module")
+def data() -> hg.Data:
+    return hg.load_data("digits", device="cpu", limit=60)
+
+
+def net(classes: int = 10) -> nn.Module:
+    return hg.build_model("digits_cnn", in_channels=1, num_classes=classes, width=0.25, seed=0)
+
+
+def fit(data: hg.Data, model: nn.Module | None = None, **options) -> hg.History:
+    return hg.fit(model or net(), data, **{"epochs": 1, "batch_size": 60, "progress": False, **options})
+
+
+@pytest.mark.parametrize("number", SCALARS)
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "tolerance"])
+def test_a_number_of_numpy_or_pytorch_trains_as_pythons_does(data, name, number):
+    assert fit(data, **{name: number(0.25)}).test == fit(data, **{name: 0.25}).test
+
+
+@pytest.mark.parametrize("number", WHOLE)
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "seed"])
+def test_a_whole_number_of_numpy_or_pytorch_trains_as_pythons_does(data, name, number):
+    assert fit(data, **{name: number(2)}).test == fit(data, **{name: 2}).test
+
+
+@pytest.mark.parametrize("number", WHOLE)
+def test_counts_of_data_and_networks_may_come_from_numpy_or_pytorch(number):
+    small = hg.load_data("digits", device="cpu", limit=number(50), seed=number(1), image_size=number(9))
+    same = hg.load_data("digits", device="cpu", limit=50, seed=1, image_size=9)
+    assert torch.equal(small.train.images, same.train.images)
+    given = {"in_channels": number(1), "num_classes": number(10), "seed": number(1)}
+    model = hg.build_model("digits_cnn", width=np.float32(0.25), **given)
+    twin = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=1, width=0.25)
+    assert all(map(torch.equal, model.state_dict().values(), twin.state_dict().values()))
+
+
+@pytest.mark.parametrize("number", SCALARS)
+def test_shares_may_come_from_numpy_or_pytorch(data, number):
+    assert len(hg.load_data("digits", device="cpu", validation=number(0.25)).validation) == 360
+    small, _ = hg.prune(net(), data, "norm", number(0.5), repeats=0)
+    twin, _ = hg.prune(net(), data, "norm", 0.5, repeats=0)
+    assert all(map(torch.equal, small.state_dict().values(), twin.state_dict().values()))
+
+
+WRONG: dict[str, tuple[Callable[[hg.Data], object], str]] = {
+    "an optimizer in capitals": (lambda data: fit(data, optimizer="SGD"), "did you mean 'sgd'"),
+    "a penalty in capitals": (lambda _: hg.Penalty("HSQ_GL12"), "did you mean 'hsq_gl12'"),
+    "a truth as a number": (lambda data: fit(data, lr=True), "lr True must be"),
+    "a seed too large": (lambda data: fit(data, seed=2**70), "below 2.*63"),
+    "a seed of data too large": (lambda _: hg.load_data("digits", seed=2**70), "below 2.*63"),
+    "too few classes": (
+        lambda data: fit(data, net(3)),
+        "answers one image with .1, 3., .* each of 10 classes",
+    ),
+    "no model": (lambda _: hg.sparsity("net"), "model must be a torch.nn.Module, not 'net'"),
+    "a model's class": (lambda _: hg.Regularizer(nn.Conv2d), "model must be a torch.nn.Module"),
+    "no data to prune with": (lambda _: hg.prune(net(), None, "norm", 0.5), "data must be what load_data"),
+    "no data to test on": (lambda _: hg.test_result(net(), 3), "data must be what load_data returns"),
+    "no data for many": (lambda _: hg.fit_many([], "digits"), "data must be what load_data returns, not str"),
+    "no part of the data": (lambda data: hg.accuracy(net(), data), "split must be a part of the data"),
+    "a share above 1": (lambda data: hg.prune(net(), data, "norm", 1.5), "amount 1.5 is outside 0..1"),
+    "a share below 0": (lambda data: hg.prune(net(), data, "norm", -0.5), "amount -0.5 is outside 0..1"),
+    "repeats below 0": (lambda data: hg.prune(net(), data, "norm", 0.5, repeats=-1), "repeats must be"),
+    "no flag": (lambda _: hg.compact(net(), torch.zeros(1, 1, 8, 8), exact_only="x"), "exact_only must be"),
+    "a mix set later": (lambda _: setattr(hg.Regularizer(net()), "l1_mix", 7), "l1_mix 7 is outside"),
+    "a warm-up set later": (lambda _: setattr(hg.Regularizer(net()), "warmup", -1), "warmup -1 is outside"),
+    "a key set later": (lambda _: setattr(hg.Regularizer(net()), "penalty", "gl"), "must be a Penalty"),
+    "no batch": (lambda _: hg.Regularizer(net()).calibrate_(None, None), "tensors of one length"),
+    "labels of other images": (
+        lambda data: hg.Regularizer(net()).calibrate_(data.train.images, data.train.labels[:3]),
+        "tensors of one length",
+    ),
+    "no layout": (lambda _: hg.Penalty("gl")(torch.ones(2, 2), layout=3), "layout must be a Layout"),
+    "a sparse weight": (
+        lambda _: hg.Penalty("gl")(torch.ones(2, 2).to_sparse()),
+        "convert it with .to_dense",
+    ),
+    "a key that is no name": (
+        lambda _: hg.load_compact(net(), {**net().state_dict(), 3: torch.ones(1)}),
+        "key 3 is no parameter's name",
+    ),
+    "a width that is none": (
+        lambda _: hg.build_model("alexnet", in_channels=1, num_classes=2, width=math.nan),
+        "width must be",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_refused_in_words(data, call, words):
+    with pytest.raises((ValueError, TypeError), match=words) as caught:
+        call(data)
+    assert "hgsr_lite" in str(caught.traceback[-1].path)
+
+
+def test_a_checkpoints_folder_is_made_and_one_that_cannot_be_is_refused_before_training(data, tmp_path):
+    fit(data, checkpoint=tmp_path / "runs" / "first" / "a.pt")
+    assert (tmp_path / "runs" / "first" / "a.pt").is_file()
+    (tmp_path / "file").write_text("")
+    model = net()
+    before = [value.clone() for value in model.state_dict().values()]
+    with pytest.raises(ValueError, match=r"file.* cannot be written"):
+        fit(data, model, checkpoint=tmp_path / "file" / "a.pt")
+    assert all(map(torch.equal, before, model.state_dict().values()))
