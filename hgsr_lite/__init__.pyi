@@ -4,7 +4,6 @@ from .models import MODELS, build_model
 from .penalties import Penalty
 from .regularizer import Regularizer
 from .removal import compact, load_compact, prune, skip_dead_kernels
-from .series import record_result
 from .study import Study
 from .table import PENALTIES
 from .training import (
@@ -49,7 +48,6 @@ __all__ = [
     "load_compact",
     "load_data",
     "prune",
-    "record_result",
     "seed_everything",
     "skip_dead_kernels",
     "sparsity",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hgsr_lite.series import run as series
-from hgsr_lite.series.results import results_table
+from hgsr_lite.series.results import RESULTS_VARIABLE, commit_rows, read_results, results_table
 from hgsr_lite.study import Study
 from hgsr_lite.study import command as study
 
@@ -92,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     _, results = series.run_series(paths, arguments.build, parameters, arguments.at_once)
     print(f"{'all together':<32}{time.perf_counter() - started:6.1f} s\n")
-    print(results_table(results).to_string(index=False) if results else "No figures were recorded.")
+    print(results_table(results).to_string() if results else "No figures were recorded.")
     return 0
 
 
@@ -101,10 +101,13 @@ def _execute(arguments: argparse.Namespace) -> int:
 
     from hgsr_lite.series.committed import clean
 
+    handed_over = (arguments.build / "execute" / "results.jsonl").resolve()
     for path in _with_solutions(arguments):
-        with series.kernel_environment(arguments.build):
+        handed_over.unlink(missing_ok=True)
+        with series.kernel_environment(arguments.build, **{RESULTS_VARIABLE: str(handed_over)}):
             executed, seconds = series.run_notebook(path, arguments.build / "execute" / path.name)
         nbformat.write(clean(executed, arguments.notebooks.resolve().parent), path)
+        commit_rows(read_results(handed_over), arguments.notebooks / "scoreboard.csv")
         print(f"{path.stem:<32}{seconds:6.1f} s", flush=True)
     return 0
 

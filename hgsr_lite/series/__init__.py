@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "example": ["example_budget", "example_network"],
         "header": ["banner"],
         "recall": ["quiz"],
-        "results": ["record_result"],
+        "results": ["scoreboard"],
         "tables": ["shipped"],
     },
 )

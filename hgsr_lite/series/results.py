@@ -1,85 +1,120 @@
-"""The figures that notebooks hand to the closing table of ``make run``."""
+"""The scoreboard of the series: what each page makes of the running example, accuracy beside size."""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hgsr_lite.series.tables import shipped
+
 if TYPE_CHECKING:
     import pandas
+    from torch import Tensor, nn
+
+    from hgsr_lite.training import History
 
 RESULTS_VARIABLE = "HGSR_RESULTS"
+TABLE = "notebooks/scoreboard.csv"
+"""The rows of the committed pages; `python -m hgsr_lite execute` writes those of the pages that it runs."""
+TOLERANCE = 1e-3
 
 
-def record_result(
-    network: str,
-    variant: str,
-    *,
-    accuracy: float,
-    accuracy_after_zeroing: float,
-    below_tolerance: float,
-    exact_zeros: float,
-    dead_channels: int,
-    parameters_after_removal: int | None = None,
-) -> None:
-    """Hand the figures of one trained network to the closing table of ``make run``.
+def scoreboard(
+    page: str, networks: Mapping[str, tuple[History, nn.Module]], images: Tensor
+) -> pandas.DataFrame:
+    """The committed rows of the pages before `page`, and one for each of these networks, measured now.
 
-    ``variant`` is ``"dense"`` or ``"regularised"``; accuracies, ``below_tolerance`` and ``exact_zeros`` are
-    fractions in 0..1, the last one counted after the weights below tolerance were set to zero. Appends a line
-    to the file that ``$HGSR_RESULTS`` names, and does nothing where the variable is not set. Raises
-    ``ValueError`` for another variant or a fraction outside 0..1.
+    `networks` maps what was done to the history of the training, whose test accuracies are shown, and to the
+    network. In a copy of it the weights below 0.001 become zero and the dead channels go, checked on `images`
+    (N, C, H, W): *parameters left* and *MACs left* (multiply-accumulates for one image) are what remains;
+    *in living kernels* leaves dead kernels out of that as well. The rows are handed to the closing table of
+    `make run`: a line each to the file that `$HGSR_RESULTS` names, if it names one.
 
-    >>> record_result("digits_cnn", "dense", accuracy=0.99, accuracy_after_zeroing=0.99,
-    ...               below_tolerance=0.01, exact_zeros=0.01, dead_channels=0)
+    >>> import hgsr_lite as hg
+    >>> from hgsr_lite.series import example_network
+    >>> data = hg.load_data("digits", device="cpu", limit=60)
+    >>> network = example_network(data)
+    >>> history = hg.fit(network, data, epochs=1, progress=False)
+    >>> scoreboard("00", {"dense": (history, network)}, data.test.images[:4])["parameters left"].tolist()
+    ['56,554']
     """
-    figures = {key: value for key, value in locals().items() if key not in ("network", "variant")}
-    if variant not in ("dense", "regularised"):
-        raise ValueError(f"variant is {variant!r}; use 'dense' or 'regularised'.")
-    for name in ("accuracy", "accuracy_after_zeroing", "below_tolerance", "exact_zeros"):
-        if not 0 <= figures[name] <= 1:
-            raise ValueError(f"{name} is {figures[name]}; give a fraction between 0 and 1.")
+    rows = [_measured(page, name, *trained, images) for name, trained in networks.items()]
     target = os.environ.get(RESULTS_VARIABLE)
     if target:
-        plain = {key: value if value is None else float(value) for key, value in figures.items()}
         with open(target, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"network": network, "variant": variant, **plain}) + "\n")
+            lines.writelines(json.dumps(row) + "\n" for row in rows)
+    return results_table([*(row for row in committed_rows() if row["page"] < page), *rows])
+
+
+def _measured(page: str, name: str, history: History, model: nn.Module, images: Tensor) -> dict[str, Any]:
+    from hgsr_lite.removal import compact
+    from hgsr_lite.zeros import sparsity, zero_below_
+
+    zeroed = copy.deepcopy(model).eval()
+    zero_below_(zeroed, TOLERANCE)
+    small, report = compact(zeroed, images, repeats=0)
+    dead = sum(layer.dead_kernels * layer.weights // layer.kernels for layer in sparsity(small, 0).layers)
+    return {
+        "page": page,
+        "network": name,
+        "accuracy": history.test.accuracy,
+        "accuracy_after_zeroing": history.test.accuracy_after_zeroing,
+        "parameters": report.after.parameters,
+        "in_living_kernels": report.after.parameters - dead,
+        "macs": report.after.macs,
+    }
+
+
+def committed_rows() -> list[dict[str, Any]]:
+    """The rows of the committed table, in the order of the pages."""
+    import pandas
+
+    return pandas.read_csv(shipped(TABLE), dtype={"page": str}).to_dict("records")
+
+
+def commit_rows(rows: Iterable[Mapping[str, Any]], table: str | Path) -> None:
+    """Put the rows of some pages in the place of those that the table has of the same pages."""
+    import pandas
+
+    new, table = pandas.DataFrame(list(rows)), Path(table)
+    if new.empty:
+        return
+    if table.exists():
+        before = pandas.read_csv(table, dtype={"page": str})
+        new = pandas.concat([before[~before["page"].isin(new["page"])], new])
+    new.sort_values("page", kind="stable").to_csv(table, index=False)
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """Return the recorded figures of a run in the order they came; none if no notebook recorded any."""
+    """The rows of a run, in the order of the pages; none if no notebook handed any over."""
     path = Path(path)
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return sorted(rows, key=lambda row: row["page"])
 
 
-def results_table(results: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
-    """Return recorded figures as the table that ``make run`` closes with: one row a network and variant.
+def results_table(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """Rows as a reader sees them: `make run` closes with this table, too.
 
-    >>> row = {"network": "digits_cnn", "variant": "dense", "accuracy": 0.99, "accuracy_after_zeroing": 0.99,
-    ...        "below_tolerance": 0.02, "exact_zeros": 0.02, "dead_channels": 0.0,
-    ...        "parameters_after_removal": None}
+    >>> row = {"page": "00", "network": "dense", "accuracy": 0.99, "accuracy_after_zeroing": 0.98,
+    ...        "parameters": 56554, "in_living_kernels": 1234, "macs": 903808}
     >>> results_table([row]).iloc[0].tolist()
-    ['digits_cnn', 'dense', '99.0 %', '99.0 %', '2.0 %', '2.0 %', '0', '-']
+    ['dense', '99.0 %', '98.0 %', '56,554', '1,234', '903,808']
     """
     import pandas
 
-    def percent(value: float) -> str:
-        return f"{100 * value:.1f} %"
-
-    def count(value: float | None) -> str:
-        return "-" if value is None else f"{value:,.0f}"
-
     columns = {
-        "network": ("network", str),
-        "variant": ("variant", str),
-        "test accuracy": ("accuracy", percent),
-        "after zeroing": ("accuracy_after_zeroing", percent),
-        "below tolerance": ("below_tolerance", percent),
-        "exact zeros": ("exact_zeros", percent),
-        "dead channels": ("dead_channels", count),
-        "parameters left": ("parameters_after_removal", count),
+        "network": ("network", "{}"),
+        "test accuracy": ("accuracy", "{:.1%}"),
+        "after zeroing": ("accuracy_after_zeroing", "{:.1%}"),
+        "parameters left": ("parameters", "{:,}"),
+        "in living kernels": ("in_living_kernels", "{:,}"),
+        "MACs left": ("macs", "{:,}"),
     }
-    rows = [[form(result[key]) for key, form in columns.values()] for result in results]
-    return pandas.DataFrame(rows, columns=list(columns))
+    shown = [[form.format(row[key]).replace("%", " %") for key, form in columns.values()] for row in rows]
+    return pandas.DataFrame(
+        shown, index=pandas.Index([row["page"] for row in rows], name="page"), columns=list(columns)
+    )

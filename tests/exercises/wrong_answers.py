@@ -143,12 +143,6 @@ def single_weights(kernels, step):
     return nn.functional.softshrink(kernels, float(_largest_root(kernels.abs().flatten(), step)))
 
 
-def weights_only(layer, height, width):
-    return (
-        layer.in_channels // layer.groups * layer.out_channels * layer.kernel_size[0] * layer.kernel_size[1]
-    )
-
-
 def bias_alone(norm):
     return 1.0 * norm.bias
 
@@ -224,7 +218,6 @@ WRONG = {
     "check_shrink_kernels": (every_weight, "every weight"),
     "check_deadly_step": (where_the_cubic_ends, "zero wins earlier"),
     "check_shrink_group": (single_weights, "thresholded single weights"),
-    "check_layer_macs": (weights_only, "Those are the weights"),
     "check_constant_behind": (bias_alone, "running mean is subtracted"),
     "check_folded_bias": (own_bias_lost, "own bias got lost"),
     "check_living_convolution": (every_kernel_with_a_zero_skipped, "One zero weight makes no dead"),

@@ -21,7 +21,6 @@ import pytest
 from hgsr_lite.__main__ import main
 from hgsr_lite.series import run as series
 from hgsr_lite.series.committed import clean, source_hash, write_time_line
-from hgsr_lite.series.results import record_result
 
 PARAMETERS = ('DATASET = "digits"\nFAST = False', "parameters")
 
@@ -39,22 +38,21 @@ def run(folder: Path, *arguments: str) -> int:
 
 def test_notebooks_run_in_order_and_close_with_a_table(tmp_path, write_notebook, capfd):
     record = (
-        "from hgsr_lite.series.results import record_result\n"
-        "for variant, zeros in (('dense', 0.01), ('regularised', 0.93)):\n"
-        "    record_result('digits_cnn', variant, accuracy=0.991, accuracy_after_zeroing=0.99,\n"
-        "                  below_tolerance=zeros, exact_zeros=zeros, dead_channels=7,\n"
-        "                  parameters_after_removal=4321)\n"
+        "import json, os\n"
+        "row = dict(accuracy=0.991, accuracy_after_zeroing=0.93, parameters=4321)\n"
+        "row |= dict(in_living_kernels=7, macs=9)\n"
+        "with open(os.environ['HGSR_RESULTS'], 'a') as lines:\n"
+        "    for page, network in (('05', 'sparse'), ('00', 'dense')):\n"
+        "        lines.write(json.dumps({'page': page, 'network': network, **row}) + '\\n')\n"
     )
     write_notebook(tmp_path / "notebooks" / "01_second.ipynb", "print('second')")
     write_notebook(tmp_path / "notebooks" / "00_first.ipynb", record)
     assert run(tmp_path, "--at-once", "1") == 0
     screen = capfd.readouterr()
     assert screen.out.index("00_first") < screen.out.index("01_second") < screen.out.index("test accuracy")
-    dense, regularised = (line.split() for line in screen.out.splitlines() if "digits_cnn" in line)
-    assert dense[1:4] == ["dense", "99.1", "%"]
-    assert regularised[1] == "regularised"
-    assert "93.0" in regularised
-    assert regularised[-2:] == ["7", "4,321"]
+    rows = [line.split() for line in screen.out.splitlines() if "4,321" in line]
+    assert [row[:3] for row in rows] == [["00", "dense", "99.1"], ["05", "sparse", "99.1"]]
+    assert rows[0][-3:] == ["4,321", "7", "9"]
     assert outputs(tmp_path / "build" / "run" / "01_second.ipynb") == ["second\n"]
 
 
@@ -76,7 +74,7 @@ def test_a_failing_notebook_stops_the_series_and_names_its_cell(tmp_path, write_
 
 def test_two_notebooks_run_side_by_side(tmp_path, write_notebook):
     waits = (
-        "import pathlib, time\n"
+        "import json, os, pathlib, time\n"
         "pathlib.Path('{mine}').touch()\n"
         "patience = time.monotonic() + 120\n"
         "while not pathlib.Path('{other}').exists():\n"
@@ -194,20 +192,6 @@ def test_an_unknown_notebook_name_lists_those_there_are(tmp_path, write_notebook
     assert "No numbered notebooks" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"variant": "sparse"}, "use 'dense' or 'regularised'"),
-        ({"accuracy": 99.1}, "fraction between 0 and 1"),
-    ],
-)
-def test_a_wrong_result_is_refused(change, message):
-    fractions = ("accuracy", "accuracy_after_zeroing", "below_tolerance", "exact_zeros")
-    figures = {"variant": "dense", **dict.fromkeys(fractions, 0.5), "dead_channels": 0, **change}
-    with pytest.raises(ValueError, match=message):
-        record_result("digits_cnn", **figures)
-
-
 def test_executing_twice_gives_the_same_file(tmp_path, write_notebook, capsys):
     path = write_notebook(
         tmp_path / "notebooks" / "00_show.ipynb",
@@ -308,13 +292,13 @@ def test_a_second_run_into_the_same_folder_is_refused_and_the_first_keeps_its_ta
     tmp_path, write_notebook, capfd
 ):
     wait = (
-        "import pathlib, time\n"
-        "from hgsr_lite.series.results import record_result\n"
+        "import json, os, pathlib, time\n"
         "pathlib.Path('started').touch()\n"
         "while not pathlib.Path('go').exists():\n"
         "    time.sleep(0.05)\n"
-        "record_result('digits_cnn', 'dense', accuracy=0.5, accuracy_after_zeroing=0.5,\n"
-        "              below_tolerance=0, exact_zeros=0, dead_channels=0)"
+        "row = dict(page='00', network='dense', accuracy=0.5, accuracy_after_zeroing=0.5, parameters=1,\n"
+        "           in_living_kernels=1, macs=1)\n"
+        "pathlib.Path(os.environ['HGSR_RESULTS']).write_text(json.dumps(row) + '\\n')"
     )
     path = write_notebook(tmp_path / "notebooks" / "00_waits.ipynb", wait)
     options = ["run", "--notebooks", str(path.parent), "--build", str(tmp_path / "build")]
@@ -333,7 +317,7 @@ def test_a_second_run_into_the_same_folder_is_refused_and_the_first_keeps_its_ta
     (path.parent / "go").touch()
     table, _ = first.communicate(timeout=240)
     assert first.returncode == 0
-    assert table.count("digits_cnn") == 1
+    assert table.count(" dense ") == 1
 
 
 def test_a_file_in_place_of_the_build_folder_gives_one_clear_line(tmp_path, write_notebook, capfd):

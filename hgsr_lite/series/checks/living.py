@@ -36,7 +36,7 @@ def _images(channels: int, last: float, seed: int) -> Tensor:
 
 @exercise
 def check_living_convolution() -> Exercise:
-    """8.4: `living_convolution(layer, images)`, what a 3x3 layer gives if dead kernels are left out."""
+    """8.3: `living_convolution(layer, images)`, what a 3x3 layer gives if dead kernels are left out."""
 
     def summed(padding=(1, 1, 1, 1), alive=lambda w: (w != 0).flatten(2).any(-1), turned=False) -> Answer:
         def convolve(layer: nn.Conv2d, images: Tensor) -> Tensor:

@@ -166,40 +166,8 @@ def check_shrink_group() -> Exercise:
 
 
 @exercise
-def check_layer_macs() -> Exercise:
-    """8.1: `layer_macs(layer, height, width)`, a convolution's multiply-accumulates for one image."""
-
-    def right(layer: nn.Conv2d, height: int, width: int) -> int:
-        return layer.weight.numel() * height * width
-
-    mistakes = {
-        "Those are the weights. Each is used at every position of the output.": (
-            lambda layer, height, width: layer.weight.numel()
-        ),
-        "Multiplications and additions are counted together: one MAC is both.": (
-            lambda layer, height, width: 2 * right(layer, height, width)
-        ),
-        "The kernel's elements are missing: at each position a 3 by 3 kernel multiplies nine times.": (
-            lambda layer, height, width: layer.in_channels * layer.out_channels * height * width
-        ),
-        "With groups > 1 an output reads only in_channels / groups channels: count the weight itself.": (
-            lambda layer, height, width: right(layer, height, width) * layer.groups
-        ),
-        "A channel's kernel runs once for each *pair* of channels: multiply by the input channels too.": (
-            lambda layer, height, width: right(layer, height, width) // layer.weight.shape[1]
-        ),
-    }
-    cases = [
-        (nn.Conv2d(3, 8, 3), 8, 8),
-        (nn.Conv2d(6, 4, (3, 1)), 5, 7),
-        (nn.Conv2d(8, 8, 3, groups=4), 4, 4),
-    ]
-    return Exercise(right, cases, mistakes)
-
-
-@exercise
 def check_constant_behind() -> Exercise:
-    """8.2: `constant_behind(norm)`, what each channel of a batch norm puts out where it is given zeros."""
+    """8.1: `constant_behind(norm)`, what each channel of a batch norm puts out where it is given zeros."""
 
     def right(norm: nn.BatchNorm2d) -> Tensor:
         return norm.bias - norm.weight * norm.running_mean * (norm.running_var + norm.eps).rsqrt()
@@ -232,7 +200,7 @@ def check_constant_behind() -> Exercise:
 
 @exercise
 def check_folded_bias() -> Exercise:
-    """8.3: `folded_bias(layer, constants)`, the bias with what constant input channels contribute."""
+    """8.2: `folded_bias(layer, constants)`, the bias with what constant input channels contribute."""
 
     def old(layer: nn.Conv2d) -> Tensor:
         return torch.zeros(layer.out_channels) if layer.bias is None else layer.bias
