@@ -136,9 +136,12 @@ class Job:
 
 @lru_cache(maxsize=1)
 def _load(images: Images, device: str) -> tuple[Data, str]:
-    """The images and their fingerprint, read once in a process."""
-    data = images.load(device)
-    return data, fingerprint(data)
+    """The images on the device, and their fingerprint, read once in a process.
+
+    They are read on the CPU: another device rounds their mean and standard deviation otherwise.
+    """
+    data = images.load()
+    return data.to(device), fingerprint(data)
 
 
 def make_run(recipe: Recipe, data: Data) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import hgsr_lite as hg
+from hgsr_lite.study.job import Images, _load, fingerprint
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA GPU here: nothing was run on one"
@@ -48,3 +49,11 @@ def test_many_networks_train_on_the_gpu(way):
     recipes = [hg.Recipe(method=method, settings=one) for one in settings]
     for one in hg.fit_many(recipes, data, way=way, progress=False):
         assert one.history.test.accuracy > 0.9
+
+
+def test_cuda_workers_know_the_driver_s_images_and_hold_the_same_pixels():
+    """A mean taken on a GPU rounds otherwise: the images are read on the CPU and then moved."""
+    images = Images("digits", limit=100)
+    on_gpu, found = _load(images, "cuda")
+    assert found == fingerprint(images.load())
+    assert torch.equal(on_gpu.train.images.cpu(), images.load().train.images)

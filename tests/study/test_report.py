@@ -185,6 +185,42 @@ def test_what_the_words_say_without_a_number_holds_too():
     assert (proximal["amount"], gradient["amount"]) == (160, 8)
 
 
+def test_what_is_said_of_cifar10_is_the_table_s():
+    table = read_table(STUDIES / "cifar10_alexnet.csv")
+    runs = prepared(table)
+    text = (STUDIES / "README.md").read_text(encoding="utf-8")
+    words = " ".join(text.partition("## What CIFAR-10 says so far")[2].partition("\n## ")[0].split())
+    assert words.startswith(
+        f"{len(table)} of {len(Study.read(STUDIES / 'cifar10_alexnet.toml').grid.recipes)} runs"
+    )
+    assert set(table["seed"]) == {0}
+    kernels = choices(runs, "dead kernels").iloc[0]
+    assert (kernels["method"], kernels["grouping"], kernels["step"]) == ("hsq_gl12", "neuron", "gradient")
+    cut = the(runs, method="magnitude", unit="kernel", share=0.8)
+    removed = choices(runs, "parameters removed").iloc[0]["parameters removed"]
+    released = runs[runs["l1_mix"] == 0.5].set_index("start")
+    dense = the(runs, method="dense", start="he")
+    shares = [
+        dense[TUNED[1]],
+        kernels["dead kernels"],
+        kernels["test accuracy"],
+        cut["dead kernels"],
+        cut[TUNED[1]],
+    ]
+    shares += [
+        removed,
+        released[TUNED[1]]["pytorch"],
+        released[TUNED[1]]["he"],
+        released["dead kernels"]["he"],
+    ]
+    assert set(re.findall(r"\d+\.\d(?!\d)(?! and|, where)", words)) >= {
+        f"{100 * share:.1f}" for share in shares
+    }
+    proximal = runs[runs["step"] == "proximal"]
+    assert proximal["fraction"].min() == 0.3
+    assert proximal[TUNED[0]].max() < dense[TUNED[0]] - 0.01
+
+
 def test_only_amounts_within_the_loss_allowed_are_chosen_and_by_validation(table):
     table.loc[(table["method"] == "gl") & (table["amount"] == 1), TUNED[0]] = 0.895
     found = choices(prepared(table), "parameters removed")
