@@ -77,7 +77,7 @@ def test_no_page_is_heavy(page, address, site):
 
 def test_the_front_page_trains_at_once_with_the_network_cut(page, address):
     page.set_viewport_size({"width": 1280, "height": 720})
-    page.goto(f"{address}/index.html")
+    page.goto(f"{address}/index.html", wait_until="networkidle")  # a page icon may come last
     page.context.set_offline(True)
     train = page.get_by_role("button", name="Train")
     assert train.bounding_box()["y"] < 600  # seen without scrolling

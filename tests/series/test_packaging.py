@@ -51,7 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         check=True,
     ).stdout.split(b"\0")
     for name in map(os.fsdecode, filter(None, files)):
-        if name.startswith(("hgsr_lite/", "studies/")) or "/" not in name:
+        if name.startswith(("hgsr_lite/", "studies/", "notebooks/scoreboard")) or "/" not in name:
             copy = folder / "clone" / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             if (REPOSITORY / name).is_file():  # one that was deleted may still be listed
@@ -82,6 +82,7 @@ def test_each_extra_has_its_file_and_the_plain_install_lacks_what_runs_the_serie
 def test_the_tables_that_pages_read_come_along(wheel):
     shipped = {name.rpartition("/")[2] for name in wheel.namelist() if "share/hgsr-lite/studies/" in name}
     assert shipped == {path.name for path in (REPOSITORY / "studies").glob("*.csv")}
+    assert any(name.endswith("share/hgsr-lite/notebooks/scoreboard.csv") for name in wheel.namelist())
 
 
 def test_requirements_txt_names_the_three_parts():
