@@ -8,8 +8,13 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import reprlib
 from collections.abc import Iterable
 from numbers import Integral, Real
+from pathlib import Path
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
 
 
 def choose(kind: str, given: object, allowed: Iterable[str]) -> str:
@@ -27,7 +32,7 @@ def choose(kind: str, given: object, allowed: Iterable[str]) -> str:
         return given
     near = nearest(given, names)
     hint = f" (did you mean {near!r}?)" if near else ""
-    raise ValueError(f"unknown {kind} {given!r}: choose one of {', '.join(names)}{hint}")
+    raise ValueError(f"unknown {kind} {shown(given)}: choose one of {', '.join(names)}{hint}")
 
 
 def nearest(given: object, names: Iterable[str]) -> str | None:
@@ -39,6 +44,15 @@ def nearest(given: object, names: Iterable[str]) -> str | None:
     by_lower_case = {name.lower(): name for name in names}
     near = difflib.get_close_matches(str(given).lower(), by_lower_case, n=1)
     return by_lower_case[near[0]] if near else None
+
+
+def shown(given: object) -> str:
+    """How a message shows what was given: on one line, a long one with its middle left out.
+
+    >>> shown(list(range(1000)))
+    '[0, 1, 2, 3, 4, 5, ...]'
+    """
+    return " ".join(_REPR.repr(given).split())
 
 
 def plain(given: object) -> object:
@@ -75,7 +89,7 @@ def check_number(name: str, given: object, advice: str, *, above_zero: bool = Fa
     number = as_number(given)
     if not (math.isfinite(number) and (number > 0 if above_zero else number >= 0)):
         least = "> 0" if above_zero else ">= 0"
-        raise ValueError(f"{name} {given!r} is not a finite number {least}: {advice}")
+        raise ValueError(f"{name} {shown(given)} is not a finite number {least}: {advice}")
     return number
 
 
@@ -89,7 +103,7 @@ def check_count(option: str, given: object, least: int = 1) -> int:
     """
     number = plain(given)
     if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
-        raise ValueError(f"{option} must be a whole number of at least {least}, not {given!r}")
+        raise ValueError(f"{option} must be a whole number of at least {least}, not {shown(given)}")
     return int(number)
 
 
@@ -117,7 +131,7 @@ def check_share(name: str, share: object) -> float:
     """
     number = as_number(share)
     if not 0 <= number <= 1:
-        raise ValueError(f"{name} {share!r} is outside 0..1: it is a share, 0 for none and 1 for all")
+        raise ValueError(f"{name} {shown(share)} is outside 0..1: it is a share, 0 for none and 1 for all")
     return number
 
 
@@ -135,7 +149,20 @@ def check_flag(name: str, given: object) -> None:
     TypeError: relative must be True or False, not 0.1
     """
     if not isinstance(given, bool):
-        raise TypeError(f"{name} must be True or False, not {given!r}")
+        raise TypeError(f"{name} must be True or False, not {shown(given)}")
+
+
+def as_path(name: str, given: object) -> Path:
+    """Return a path given as a text or a `Path`; refuse any other.
+
+    >>> as_path("root", 3)
+    Traceback (most recent call last):
+    ...
+    TypeError: root must be a path, a str or a Path, not 3
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, a str or a Path, not {shown(given)}")
+    return Path(given)
 
 
 def available_cores() -> int:

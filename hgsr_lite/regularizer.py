@@ -338,7 +338,13 @@ class Regularizer:
         state = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         devices = [images.device] if images.is_cuda else []
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            value = loss(functional_call(self._model, state, (images,)), labels)
+            try:
+                value = loss(functional_call(self._model, state, (images,)), labels)
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                raise ValueError(
+                    f"cannot calibrate: model or loss does not take this batch ({error}); give images as the "
+                    "model takes them and labels as the loss does (cross_entropy: whole class numbers from 0)"
+                ) from error
         gradients = torch.autograd.grad(value, weights)
         return torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt().item()
 

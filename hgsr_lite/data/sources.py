@@ -20,6 +20,8 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10
 from torchvision.datasets.utils import check_integrity
 
+from hgsr_lite.arguments import as_path
+
 _TIME_OUT = 10.0  # seconds without an answer, after which a download is given up
 
 
@@ -45,7 +47,9 @@ def data_root(root: str | Path | None) -> Path:
     >>> data_root("sets").name
     'sets'
     """
-    return Path(root or os.environ.get("HGSR_DATA") or "~/.cache/hgsr_lite").expanduser()
+    if root is None or root == "":
+        root = os.environ.get("HGSR_DATA") or "~/.cache/hgsr_lite"
+    return as_path("root", root).expanduser()
 
 
 def digits_source(root: Path, download: bool) -> Source:

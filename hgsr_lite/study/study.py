@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from hgsr_lite.arguments import as_path
 from hgsr_lite.data import Data
 from hgsr_lite.study.engine import Outcome, dask_executor, make_all
 from hgsr_lite.study.grid import Grid, read_grid
@@ -63,7 +64,8 @@ class Study:
     @classmethod
     def read(cls, path: str | Path, runs: str | Path | None = None) -> Study:
         """Read and check a study's file; `ValueError` with the place of what is wrong."""
-        return cls(Path(path), read_grid(Path(path)), None if runs is None else Path(runs))
+        path = as_path("path", path)
+        return cls(path, read_grid(path), None if runs is None else as_path("runs", runs))
 
     @property
     def table(self) -> Path:

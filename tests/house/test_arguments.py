@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import hgsr_lite as hg
+from hgsr_lite.study import Study
 
 pytestmark = pytest.mark.trains
 SCALARS = [np.float32, np.float64, np.array, torch.tensor]
@@ -121,3 +122,25 @@ def test_a_checkpoints_folder_is_made_and_one_that_cannot_be_is_refused_before_t
     with pytest.raises(ValueError, match=r"file.* cannot be written"):
         fit(data, model, checkpoint=tmp_path / "file" / "a.pt")
     assert all(map(torch.equal, before, model.state_dict().values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("root", lambda: hg.load_data("digits", root=3)),
+        ("path", lambda: Study.read(None)),
+        ("runs", lambda: Study.read("studies/digits.toml", runs=7)),
+    ],
+)
+def test_what_is_no_path_is_refused_by_its_name(name, call):
+    with pytest.raises(TypeError, match=rf"^{name} must be a path, a str or a Path, not "):
+        call()
+
+
+def test_a_message_shows_a_thousand_labels_on_one_short_line():
+    regularizer = hg.Regularizer(net(), "gl")
+    images, labels = torch.zeros(4, 1, 8, 8), torch.zeros(1000, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"fraction tensor.* is not a finite number > 0") as caught:
+        regularizer.calibrate_(images, labels[:4], labels)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200

@@ -122,6 +122,25 @@ def test_calibration_makes_the_gradient_the_given_fraction_of_the_losss(key, l1_
     assert norm(reg()) == pytest.approx(0.25 * loss, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (torch.zeros(4, 1, 8, 8), torch.zeros(4)),
+        (torch.zeros(4, 1, 8, 8), torch.full((4,), 99)),
+        (torch.zeros(4, 1, 8, 8), torch.zeros(4, 1, dtype=torch.long)),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long)),
+        (torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)),
+    ],
+    ids=["labels that are floats", "a label too large", "a column of labels", "bytes", "other channels"],
+)
+def test_a_batch_that_model_or_loss_does_not_take_is_refused_in_words_and_the_strength_stays(images, labels):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    regularizer = Regularizer(model, "gl", strength=0.5)
+    with pytest.raises(ValueError, match=r"cannot calibrate: model or loss does not take this batch \(.+\)"):
+        regularizer.calibrate_(images, labels)
+    assert regularizer.strength == 0.5
+
+
 def test_calibration_refuses_a_penalty_without_a_gradient():
     model = small_network()[:1]
     nn.init.zeros_(model[0].weight)
