@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import combinations, compress
@@ -76,7 +77,7 @@ class Regularizer:
         self.strength = strength
         self.l1_mix = l1_mix
         self.warmup = warmup
-        self._progress = 1.0
+        self._progress: float | None = None
         self._model = model
         self._include = include if include is None or isinstance(include, str) else tuple(include)
         self._exclude = exclude if isinstance(exclude, str) else tuple(exclude)
@@ -149,7 +150,7 @@ class Regularizer:
             model, self.penalty, strength=self.strength, l1_mix=self.l1_mix, warmup=self.warmup,
             include=include, exclude=[name for name in self._exclude if name in parts],
         )  # fmt: skip
-        moved.set_progress(self._progress)
+        moved._progress = self._progress
         return moved
 
     @property
@@ -192,13 +193,26 @@ class Regularizer:
         self._warmup = check_share("warmup", share)
 
     def set_progress(self, share: float) -> None:
-        """Say how much of training is done, 0 to 1; the warm-up goes by it. `fit` calls this."""
+        """Say how much of training is done, 0 to 1; the warm-up goes by it.
+
+        `fit` does this before every step. In your own loop: `regularizer.set_progress(step / steps)`; a
+        warm-up that is never told has no effect, and a warning says so.
+        """
         self._progress = check_share("progress", share)
 
     @property
     def current_strength(self) -> float:
         """The strength now: `strength * min(1, progress / warmup)`."""
-        return self.strength * (min(1.0, self._progress / self.warmup) if self.warmup else 1.0)
+        if not self.warmup:
+            return self.strength
+        if self._progress is None:
+            warnings.warn(
+                f"warmup={self.warmup:g} has no effect yet: `fit` tells how far training is, a loop must, "
+                "by set_progress(step / steps) before each step",
+                stacklevel=3,
+            )
+            return self.strength
+        return self.strength * min(1.0, self._progress / self.warmup)
 
     def strengths(self) -> tuple[float, float]:
         """The factors now of the penalty and of the l1 norm: they add up to `current_strength`."""

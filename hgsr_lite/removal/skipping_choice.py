@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ cache; many, and Python is called less often. The fastest is found by timing."""
 FORMATS = (torch.contiguous_format, torch.channels_last)
 """The memory formats in which a dense network is tried."""
 
+_ENOUGH = 0.5  # seconds of timing for one choice
 _MARGIN = 1.05  # what is dense must be slower by this much before it is replaced
 
 
@@ -31,11 +31,11 @@ def choose_layer(layer: nn.Conv2d, shape: torch.Size) -> tuple[LivingConvolution
     dense = {count: _seconds_of(layer, living, count, shape) for count in (1, TILES[0])}
     slower = {count: times[1] * _MARGIN > times[0] for count, times in dense.items()}
     if all(slower.values()):
-        return None, "dense is faster"
+        return None, "faster"
     if not any(slower.values()):
         return living, ""
     only = "one image" if slower[1] else "many images"
-    return LivingConvolution(layer, *slower.values()), f"dense is faster for {only}"
+    return LivingConvolution(layer, *slower.values()), f"faster, for {only} only"
 
 
 def _seconds_of(dense: nn.Conv2d, living: nn.Module, count: int, shape: torch.Size) -> tuple[float, float]:
@@ -46,12 +46,19 @@ def _seconds_of(dense: nn.Conv2d, living: nn.Module, count: int, shape: torch.Si
 
 
 def _interleaved(calls: list[Callable[[], object]], rounds: int = 7) -> tuple[float, ...]:
-    """The least seconds of each call over some rounds in turn, the first of which does not count."""
+    """The least seconds of each call over some rounds in turn, the first of which does not count.
+
+    What takes longer than a clock's noise needs fewer rounds: after half a second the round is the last.
+    """
     times: list[list[float]] = [[] for _ in calls]
-    for _, (number, call) in itertools.product(range(rounds + 1), enumerate(calls)):
-        start = time.perf_counter()
-        call()
-        times[number].append(time.perf_counter() - start)
+    begun = time.perf_counter()
+    for number in range(rounds + 1):
+        for call, taken in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+        if number and time.perf_counter() - begun > _ENOUGH:
+            break
     return tuple(min(taken[1:]) for taken in times)
 
 

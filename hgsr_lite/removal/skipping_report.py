@@ -152,16 +152,19 @@ class SkipReport:
         if not self.dead_kernels or not after.macs:
             return ""
         kernel = (before.macs - after.macs) / self.dead_kernels
-        times = f"{before.macs / after.macs:.3g} times"
-        words = f"a dead kernel saves {written(kernel)} multiply-adds an image, all {times}"
+        words = (
+            f"a dead kernel saves {written(kernel)} multiply-adds an image; "
+            f"without all of them {before.macs / after.macs:.3g} times fewer are left"
+        )
         if self.compacted is None or not self.compacted.exact + self.compacted.approximate:
             return words
         gone = self.compacted.exact + self.compacted.approximate
         first = self.compacted.before.macs
         channel = written((first - before.macs) / gone)
         return (
-            f"a dead channel saved {channel} multiply-adds an image, all {gone} of them "
-            f"{first / before.macs:.3g} times; {words}; both together {first / after.macs:.3g} times"
+            f"a dead channel saved {channel} multiply-adds an image; without all {gone} of them "
+            f"{first / before.macs:.3g} times fewer are left; {words}; both together: "
+            f"{first / after.macs:.3g} times fewer"
         )
 
     def __str__(self) -> str:

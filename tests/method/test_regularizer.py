@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -95,10 +96,23 @@ def test_a_frozen_layer_is_left_alone():
 
 def test_the_warm_up_raises_the_strength_linearly_to_its_full_value():
     reg = Regularizer(small_network()[:1], "gl", strength=2.0, warmup=0.5)
-    assert reg.current_strength == 2.0
     for progress, expected in [(0.0, 0.0), (0.25, 1.0), (0.5, 2.0), (1.0, 2.0)]:
         reg.set_progress(progress)
         assert reg.current_strength == expected
+
+
+@pytest.mark.parametrize("use", [Regularizer.add_gradient_, Regularizer.__call__, lambda reg: reg.prox_(0.1)])
+def test_a_loop_that_never_tells_the_progress_is_told_that_its_warm_up_does_nothing(use):
+    reg = Regularizer(small_network()[:1], "gl", strength=2.0, warmup=0.5)
+    with pytest.warns(UserWarning, match=r"warmup=0.5 has no effect yet: .* set_progress\(step / steps\)"):
+        use(reg)
+    reg.set_progress(0.0)
+    before = reg.layers[0].weight.detach().clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        use(reg)
+        use(Regularizer(small_network()[:1], "gl", strength=2.0))
+    assert torch.equal(before, reg.layers[0].weight)
 
 
 @pytest.mark.parametrize("key", PENALTIES)

@@ -116,7 +116,9 @@ def numbers_of_the_digits(runs: pd.DataFrame) -> set[str]:
     furthest = {goal: choices(runs, goal) for goal in GOALS}
     by_size = differences(runs, "parameters removed", 0.5, "feature")
     kernels = differences(runs, "dead kernels", 0.8, "kernel")
-    plain = against_plain(runs, "parameters removed", 0.25)
+    quarter = against_plain(runs, "parameters removed", 0.25)
+    plain = against_plain(runs, "parameters removed", 0.5)
+    plain_kernels = against_plain(runs, "dead kernels", 0.5)
     small, dead = furthest["parameters removed"], furthest["dead kernels"]
     rows = [
         the(half, method="hsqrt_gl", **FEATURE),
@@ -127,7 +129,8 @@ def numbers_of_the_digits(runs: pd.DataFrame) -> set[str]:
         the(most, method="random", **BY_CHANNEL),
         best_penalty(most),
     ]
-    shares = [(small, "hsqrt_gl", FEATURE), (small, "hsqrt_gl12", FEATURE), (dead, "hsq_gl12", NEURON)]
+    shares = [(small, "gl12", FEATURE), (small, "hsqrt_gl", FEATURE), (small, "hsqrt_gl12", FEATURE)]
+    shares += [(dead, "hsq_gl12", NEURON), (small, "random", {"grouping": "neuron", "step": "cut"})]
     gradient = {"grouping": "neuron", "step": "gradient"}
     shares += [(small, "hsq_gl12", gradient), (dead, "hsq_gl12", gradient)]
     said = {percent(dense), *map(percent, rows)}
@@ -136,17 +139,34 @@ def numbers_of_the_digits(runs: pd.DataFrame) -> set[str]:
         row = the(table, method=method, **where)
         said |= {percent(row, goal, "± "), percent(row, "test accuracy")}
     said.add(percent(the(furthest["below tolerance"], method="magnitude"), "test accuracy"))
+    small_weights = the(furthest["below tolerance"], method="hsq_gl12", **gradient)
+    said.add(percent(small_weights, "below tolerance", "± "))
     compared = [
         the(kernels, method="hsq_gl12", **FEATURE),
         the(kernels, method="hsq_gl12", **NEURON),
+        the(by_size, method="gl12", **FEATURE),
         the(by_size, method="hsqrt_gl", **FEATURE),
-        the(plain, method="hsq_gl12", **FEATURE),
+        the(plain, method="hsqrt_gl", **FEATURE),
+        the(quarter, method="hsq_gl12", **FEATURE),
     ]
     signs = [row["difference"] > 0 for row in compared]
-    assert signs == [True, True, True, False], "what the words call above and below"
-    return said | {
-        part for row in compared for part in (percent(row, "difference"), f"{row['p (Holm)']:.3f}")
-    }
+    assert signs == [True] * 5 + [False], "what the words call above and below"
+    said.add(percent(the(plain_kernels, method="hsq_gl12", **FEATURE), "difference"))
+    return (
+        said
+        | window_of(runs)
+        | {part for row in compared for part in (percent(row, "difference"), f"{row['p (Holm)']:.3f}")}
+    )
+
+
+def window_of(runs: pd.DataFrame) -> set[str]:
+    """What the words say of single fractions: how much goes between "nothing" and "too much"."""
+    where = runs[(runs["step"] == "proximal") & (runs["grouping"] == "feature")]
+    gone = summary(where, "parameters removed", ["method", "amount"]).set_index(["method", "amount"])
+    left = summary(where, TUNED[1], ["method", "amount"]).set_index(["method", "amount"])
+    assert gone.loc[("gl12", 5), "mean"] == 0
+    shown = [gone.loc[key] for key in (("gl12", 7), ("gl12", 15), ("hsqrt_gl", 4))]
+    return {percent(row) for row in [*shown, left.loc[("gl12", 15)]]}
 
 
 def accuracy_of_dense(runs: pd.DataFrame) -> pd.Series:
@@ -164,7 +184,8 @@ def test_every_number_in_the_words_about_the_digits_is_the_tables_and_none_is_mi
     words = " ".join(text.partition("## What the digits say")[2].partition("\n## ")[0].split())
     said = set(re.findall(r"\d+\.\d ± \d+\.\d|(?<=p )0\.\d{3}", words))
     assert said == numbers_of_the_digits(runs)
-    assert runs.groupby("seed").size().tolist() == [283] * 5
+    assert f"All {len(runs):,} runs are made" in words
+    assert runs.groupby("seed").size().tolist() == [343] * 5
 
 
 def test_what_the_words_say_without_a_number_holds_too():
@@ -177,9 +198,12 @@ def test_what_the_words_say_without_a_number_holds_too():
     given = runs[runs["penalty"].notna() & runs["fraction"].isna()]
     assert len(given) == 10
     assert given["parameters removed"].max() == 0
-    first = choices(runs, "parameters removed").iloc[:2]
-    assert set(first["method"]) == {"hsqrt_gl", "hsqrt_gl12"}
-    assert set(first["amount"]) == {7}
+    first = choices(runs, "parameters removed").iloc[:3]
+    assert dict(zip(first["method"], first["amount"], strict=True)) == {
+        "gl12": 10,
+        "hsqrt_gl": 7,
+        "hsqrt_gl12": 7,
+    }
     gradient = the(choices(runs, "dead kernels"), method="hsq_gl12", grouping="neuron", step="gradient")
     proximal = the(choices(runs, "dead kernels"), method="hsq_gl12", **NEURON)
     assert (proximal["amount"], gradient["amount"]) == (160, 8)

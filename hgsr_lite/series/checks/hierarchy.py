@@ -149,6 +149,9 @@ def check_kernel_force() -> Exercise:
         ),
         "Away from zero this is right. At norm 0 a negative power is infinite: put 0 there.": unguarded,
         "An empty group has S = 0: guard its negative power like the kernel's.": group_unguarded,
+        "0 belongs where the exponent is negative, only there: n^0 is 1, and a zero kernel is pulled.": (
+            lambda weight, *rest: right(weight, *rest) * (weight != 0).flatten(2).any(2)
+        ),
         "Your groups are the wrong way round: feature-wise sums over the output channels.": lambda *case: (
             right(case[0], "neuron" if case[1] == "feature" else "feature", *case[2:])
         ),
@@ -166,5 +169,6 @@ def check_kernel_force() -> Exercise:
         (with_zero_kernel, "neuron", 1, 0.5, 0.5),
         (random_weight(2, 4, 3, 3), "neuron", 2, 1.0, 2.0),
         (with_zero_kernel, "feature", 2, 2.0, 0.5),
+        (with_zero_kernel, "feature", 1, 1.0, 2.0),
     ]
     return Exercise(right, cases, mistakes)

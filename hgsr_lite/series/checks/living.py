@@ -11,21 +11,27 @@ from torch.nn.functional import pad
 from hgsr_lite.series.checks.engine import Answer, Exercise, exercise
 
 
-def layer_with_dead_kernels(channels: int, seed: int) -> nn.Conv2d:
+def layer_with_dead_kernels(channels: int, seed: int, bias: bool = True) -> nn.Conv2d:
     """A 3x3 layer, padded by one: the kernels of its last input channel are dead, two others only look it.
 
     >>> layer = layer_with_dead_kernels(3, seed=0)
     >>> (layer.weight == 0).flatten(2).all(-1).sum(0)
     tensor([0, 0, 3])
     """
-    layer = nn.Conv2d(channels, channels, 3, padding=1).requires_grad_(False).double()
+    layer = nn.Conv2d(channels, channels, 3, padding=1, bias=bias).requires_grad_(False).double()
     generator = torch.Generator().manual_seed(seed)
     layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))
-    layer.bias.copy_(torch.randn(channels, generator=generator))
+    if bias:
+        layer.bias.copy_(torch.randn(channels, generator=generator))
     layer.weight[:, -1] = 0
     layer.weight[0, 0, 1, 1] = 0  # one zero makes no dead kernel
     layer.weight[1, 0] = torch.tensor([[1.0, 0.0, -1.0]] * 3)  # nor does a sum of zero
     return layer
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    bias = torch.zeros(layer.out_channels).double() if layer.bias is None else layer.bias
+    return bias.view(-1, 1, 1)
 
 
 def _images(channels: int, last: float, seed: int) -> Tensor:
@@ -42,7 +48,7 @@ def check_living_convolution() -> Exercise:
         def convolve(layer: nn.Conv2d, images: Tensor) -> Tensor:
             height, width = images.shape[2:]
             weight = layer.weight.flip(2, 3) if turned else layer.weight
-            seen, out = pad(images, padding), layer.bias.view(-1, 1, 1) + 0 * images[:, :1]
+            seen, out = pad(images, padding), _bias(layer) + 0 * images[:, :1]
             for o, i in alive(weight).nonzero().tolist():
                 for row in range(3):
                     for column in range(3):
@@ -68,7 +74,7 @@ def check_living_convolution() -> Exercise:
             lambda layer, images: layer(images)
         ),
         "The bias is missing: each output begins with it.": (
-            lambda layer, images: right(layer, images) - layer.bias.view(-1, 1, 1)
+            lambda layer, images: right(layer, images) - _bias(layer)
         ),
         "One zero weight makes no dead kernel: a kernel lives if *any* of its weights is not zero.": summed(
             alive=lambda w: (w != 0).flatten(2).all(-1)
@@ -86,5 +92,6 @@ def check_living_convolution() -> Exercise:
     cases = [
         (layer_with_dead_kernels(3, seed=1), _images(3, math.inf, seed=2)),
         (layer_with_dead_kernels(4, seed=3), _images(4, 1.0, seed=4)),
+        (layer_with_dead_kernels(3, seed=5, bias=False), _images(3, math.inf, seed=6)),
     ]
     return Exercise(right, cases, mistakes, tolerance=1e-3)  # sums in another order round otherwise
