@@ -88,6 +88,7 @@ def _reachable(app, page: str, template: str, context: dict, doctree: nodes.docu
 _REACHABLE = {
     'role="heading"': 'role="heading" aria-level="2"',
     "<pre>": '<pre tabindex="0">',  # what may scroll can be reached, so that keys scroll it
+    '<div class="cell_output': '<div tabindex="0" class="cell_output',
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
 }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from hgsr_lite.series.site import build_site
@@ -91,6 +93,22 @@ def test_the_front_page_trains_at_once_with_the_network_cut(page, address):
     assert kernels.screenshot() != picture
     page.context.set_offline(False)
     assert page.complaints == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "pages"), [("light", "."), ("dark", "index|03_")])
+def test_axe_finds_nothing_serious(browser: Browser, site: Path, scheme: str, pages: str):
+    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    for name in (name for name in pages_of(site) if re.search(pages, name)):
+        page.goto(f"{site.as_uri()}/{name}")
+        found = Axe().run(page).response["violations"]
+        serious = [
+            (rule["id"], rule["nodes"][0]["html"])
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+        ]
+        assert not serious, name
+    page.close()
 
 
 def test_formulas_are_drawn(page, address):
