@@ -76,16 +76,8 @@ class LiveFigure(anywidget.AnyWidget):
     def page(self, *, address: bool = False) -> str:
         """The figure as HTML that needs nothing else; with `address`, the page's address holds its state."""
         still = base64.b64encode(self.still()).decode()
-        state = json.dumps(self.page_state()).replace("<", "\\u003c")
-        allowed = json.dumps({key: self._allowed(key) for key in self.address} if address else {})
-        return (
-            f'<div data-hgsr="{self.place}"><img alt="{escape(self.alt())}" style="max-width:100%" '
-            f'src="data:image/png;base64,{still}"></div>\n'
-            f'<script type="application/json" data-hgsr-state="{self.place}" data-figure="{self.module}">'
-            f"{state}</script>\n"
-            f'<script type="module">\n{self._module_text()}\n'
-            f'openInPage("{self.place}", render, {allowed});\n</script>\n'
-        )
+        allowed = {key: self._allowed(key) for key in self.address} if address else {}
+        return figure_in_page(self.module, self.place, self.page_state(), still, self.alt(), allowed)
 
     def _allowed(self, key: str) -> dict[str, Any]:
         """What a page's address may set a trait to."""
@@ -95,13 +87,27 @@ class LiveFigure(anywidget.AnyWidget):
         limits = {"least": getattr(trait, "min", None), "most": getattr(trait, "max", None)}
         return {name: limit for name, limit in limits.items() if limit is not None and math.isfinite(limit)}
 
-    def _module_text(self) -> str:
-        return one_text(self.module).replace("</script", "<\\/script")
-
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any] | tuple[dict[str, Any], dict[str, Any]] | None:
         if any(name in sys.modules for name in _FRAMED_FRONTENDS):
             return super()._repr_mimebundle_()
         return {"text/html": self.page(), "text/plain": self.alt()}
+
+
+def figure_in_page(
+    module: str, place: str, state: Mapping[str, Any], still: str, alt: str, allowed: Mapping[str, Any] = {}
+) -> str:
+    """A figure as HTML that needs nothing else: its module, its state, and a still picture (PNG, base64).
+
+    `place` is a word that no other figure of the page has; `allowed` says what the page's address may set.
+    """
+    shown = json.dumps(state).replace("<", "\\u003c")
+    text = one_text(module).replace("</script", "<\\/script")
+    return (
+        f'<div data-hgsr="{place}"><img alt="{escape(alt)}" style="max-width:100%" '
+        f'src="data:image/png;base64,{still}"></div>\n'
+        f'<script type="application/json" data-hgsr-state="{place}" data-figure="{module}">{shown}</script>\n'
+        f'<script type="module">\n{text}\nopenInPage("{place}", render, {json.dumps(allowed)});\n</script>\n'
+    )
 
 
 _WIDGET_TRAITS = frozenset(anywidget.AnyWidget().keys) - {"place"}

@@ -54,7 +54,7 @@ const STYLE = `
 .hgsr :focus-visible { outline:2px solid var(--focus); outline-offset:2px; border-radius:4px; }
 .hgsr .panels { display:flex; flex-wrap:wrap; gap:14px; align-items:flex-start; }
 .hgsr .panel { flex:1 1 270px; min-width:0; max-width:100%; }
-.hgsr svg { display:block; width:100%; height:auto; overflow:visible; touch-action:pan-y; }
+.hgsr svg { display:block; width:100%; max-width:460px; height:auto; overflow:visible; touch-action:pan-y; }
 .hgsr svg text { fill:var(--soft); font-size:12px; font-family:inherit; }
 .hgsr svg .strong { fill:var(--ink); font-weight:600; }
 .hgsr .grab { cursor:grab; touch-action:none; } .hgsr .grab:active { cursor:grabbing; }

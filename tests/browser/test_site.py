@@ -111,6 +111,37 @@ def test_axe_finds_nothing_serious(browser: Browser, site: Path, scheme: str, pa
     page.close()
 
 
+LIVE = {
+    "02_norms_that_make_zeros": "norms.js",
+    "03_hierarchical_penalties": "penalties.js",
+    "05_train_and_watch": "maps.js",
+    "06_a_fair_comparison": "paths.js",
+    "10_playground": "playground.js",
+}
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_page_s_figure_answers_without_python_in_the_committed_state(
+    browser: Browser, site: Path, name: str
+):
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{(site / name).as_uri()}.html")
+    state = page.locator("[data-hgsr-state]")
+    assert state.get_attribute("data-figure") == LIVE[name]
+    figure = page.locator("[data-hgsr][data-open]")
+    figure.wait_for()
+    control = figure.locator("input[type=range], select").first
+    control.scroll_into_view_if_needed()
+    before = figure.screenshot()
+    control.press("ArrowRight" if control.get_attribute("type") == "range" else "ArrowDown")
+    page.wait_for_timeout(300)
+    assert figure.screenshot() != before
+    assert errors == []
+    page.close()
+
+
 def test_formulas_are_drawn(page, address):
     page.goto(f"{address}/03_hierarchical_penalties.html")
     box = page.locator("math msqrt").first.bounding_box()
