@@ -7,12 +7,15 @@ themselves, and pages work when opened from the disk.
 from __future__ import annotations
 
 import latex2mathml.converter
+import nbformat
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from hgsr_lite import live
+from hgsr_lite.live.figure import figure_in_page
+from hgsr_lite.series.committed import LIVE_FIGURE
 
 project = "hgsr-lite"
 author = "the hgsr-lite authors"
@@ -77,6 +80,21 @@ def _formulas_as_they_stand(app, what, name, obj, options, lines: list[str]) -> 
     lines[:] = made
 
 
+def _answering(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A notebook's live figures, committed as a still picture and a state, get their modules back."""
+    if not str(app.env.doc2path(docname)).endswith(".ipynb"):
+        return
+    notebook = nbformat.reads(source[0], as_version=4)
+    for number, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", []):
+            figure = output.get("data", {}).get(LIVE_FIGURE)
+            if figure:
+                still, alt = output.data["image/png"], cell.metadata.get("alt", "")
+                page = figure_in_page(figure["figure"], f"cell-{number}", figure["state"], still, alt)
+                output.data = {"text/html": page}
+    source[0] = nbformat.writes(notebook)
+
+
 def _reachable(app, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
     """What Sphinx and the theme leave out for keyboards and screen readers."""
     for part in ("body", "furo_navigation_tree"):
@@ -109,5 +127,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("live", LiveFigure)
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
     app.connect("html-page-context", _reachable, priority=900)  # after the theme
+    app.connect("source-read", _answering)
     app.connect("autodoc-process-docstring", _formulas_as_they_stand)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,12 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
-from nbformat import NotebookNode
-
-from hgsr_lite.live.figure import figure_in_page
-from hgsr_lite.series.committed import LIVE_FIGURE
-
 
 def heading_slug(heading: str) -> str:
     """The address of a heading as JupyterLab makes it, so that one link works there and on the site.
@@ -28,8 +22,7 @@ def heading_slug(heading: str) -> str:
 def lay_out(repository: Path, sources: Path) -> None:
     """Gather in `sources` all that Sphinx reads: `site/`, the notebooks with their solutions, the studies.
 
-    Links between pages work unchanged, because pages keep their places relative to one another. Live figures,
-    committed as a still picture and a state, get their modules back.
+    Links between pages work unchanged, because pages keep their places relative to one another.
     """
     shutil.rmtree(sources, ignore_errors=True)
     shutil.copytree(repository / "site", sources)
@@ -40,8 +33,6 @@ def lay_out(repository: Path, sources: Path) -> None:
         text = path.read_text(encoding="utf-8")
         text = text.replace("](../studies/README.md", "](studies.md")
         text = text.replace("](../studies/", "](").replace("](../notebooks/", "](")
-        if path.suffix == ".ipynb":
-            text = nbformat.writes(with_live_figures(nbformat.reads(text, as_version=4)))
         (sources / name).write_text(text, encoding="utf-8")
     for folder in ("images", "solutions"):
         shutil.copytree(notebooks / folder, sources / folder)
@@ -51,19 +42,6 @@ def lay_out(repository: Path, sources: Path) -> None:
     for path in (repository / "studies").iterdir():
         if path.suffix in (".csv", ".toml", ".png"):
             shutil.copy(path, sources)
-
-
-def with_live_figures(notebook: NotebookNode) -> NotebookNode:
-    """The same notebook, its live figures as HTML that answers the hand, in the state that was committed."""
-    for number, cell in enumerate(notebook.cells):
-        for output in cell.get("outputs", []):
-            figure = output.get("data", {}).get(LIVE_FIGURE)
-            if figure:
-                still, alt = output.data["image/png"], cell.metadata.get("alt", "")
-                place = f"cell-{number}"
-                page = figure_in_page(figure["figure"], place, figure["state"], still, alt)
-                output.data = NotebookNode({"text/html": page})
-    return notebook
 
 
 def build_site(repository: Path, build: Path) -> Path:
