@@ -94,19 +94,24 @@ class LiveFigure(anywidget.AnyWidget):
 
 
 def figure_in_page(
-    module: str, place: str, state: Mapping[str, Any], still: str, alt: str, allowed: Mapping[str, Any] = {}
+    module: str,
+    place: str,
+    state: Mapping[str, Any],
+    still: str,
+    alt: str,
+    allowed: Mapping[str, Any] | None = None,
 ) -> str:
     """A figure as HTML that needs nothing else: its module, its state, and a still picture (PNG, base64).
 
     `place` is a word that no other figure of the page has; `allowed` says what the page's address may set.
     """
-    shown = json.dumps(state).replace("<", "\\u003c")
+    shown, settings = json.dumps(state).replace("<", "\\u003c"), json.dumps(allowed or {})
     text = one_text(module).replace("</script", "<\\/script")
     return (
         f'<div data-hgsr="{place}"><img alt="{escape(alt)}" style="max-width:100%" '
         f'src="data:image/png;base64,{still}"></div>\n'
         f'<script type="application/json" data-hgsr-state="{place}" data-figure="{module}">{shown}</script>\n'
-        f'<script type="module">\n{text}\nopenInPage("{place}", render, {json.dumps(allowed)});\n</script>\n'
+        f'<script type="module">\n{text}\nopenInPage("{place}", render, {settings});\n</script>\n'
     )
 
 
