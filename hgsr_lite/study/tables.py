@@ -140,8 +140,8 @@ def with_paths(table: pd.DataFrame) -> pd.DataFrame:
         if name not in table:
             table[name] = None
     table[list(numbers)] = table[list(numbers)].astype(float)
-    table["method"] = table["penalty"].fillna(table["baseline"])
     # As objects: pandas is about to refuse to fill a column of texts from one that may be empty.
+    table["method"] = table["penalty"].astype(object).fillna(table["baseline"])
     table["grouping"] = table["grouping"].astype(object).fillna(table["unit"]).fillna("feature")
     table["amount"] = table["fraction"].fillna(table["strength"]).fillna(table["share"]).fillna(0.0)
     table["strength"] = table["strength"].fillna(table["calibrated strength"])

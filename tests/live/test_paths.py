@@ -33,12 +33,13 @@ def last_point(figure: Paths) -> dict:
     return next(path for path in figure.paths if path["name"] == figure.left)["points"][-1]
 
 
-def test_every_path_of_the_study_is_there_from_weak_to_strong(figure: Paths):
+def test_every_path_of_the_study_is_there_from_weak_to_strong(figure: Paths, table: pd.DataFrame):
     assert len(figure.paths) == 40  # nine penalties in two groupings, l1 and l2 in one, both kinds of step
     for path in figure.paths:
-        fractions = [point["fraction"] for point in path["points"]]
-        assert fractions == sorted(fractions)
-        assert len(fractions) == 6
+        key, grouping, step = path["name"].split(", ")
+        runs = table[(table["penalty"] == key) & (table["proximal"] == (step == "proximal"))]
+        runs = runs[(runs["grouping"] == grouping) & runs["fraction"].notna()]
+        assert [point["fraction"] for point in path["points"]] == sorted(runs["fraction"].unique())
 
 
 def test_accuracies_are_means_over_seeds_with_students_interval(figure: Paths, table: pd.DataFrame):

@@ -106,7 +106,7 @@ def test_a_curve_has_the_numbers_of_the_page(digits):
     place = (table["method"] == "magnitude") & (table["grouping"] == "kernel")
     assert rows.loc[0.8, "mean"] == pytest.approx(table[place]["mean"].item())
     assert rows.loc[0.8, "±"] == pytest.approx(table[place]["±"].item())
-    assert rows.index.min() == 0.5, "the mildest cut is a half: left of it nothing was measured"
+    assert rows.index.min() == 0.1, "the mildest cut is a tenth: left of it nothing was measured"
 
 
 def test_the_figure_draws_those_numbers_with_their_interval(digits):
