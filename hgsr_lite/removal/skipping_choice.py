@@ -48,16 +48,18 @@ def _seconds_of(dense: nn.Conv2d, living: nn.Module, count: int, shape: torch.Si
 def _interleaved(calls: list[Callable[[], object]], rounds: int = 7) -> tuple[float, ...]:
     """The least seconds of each call over some rounds in turn, the first of which does not count.
 
-    What takes longer than a clock's noise needs fewer rounds: after half a second the round is the last.
+    What takes longer than a clock's noise needs fewer rounds: after half a second the round is the last. The
+    first, in which loops may be compiled, is not part of that half second.
     """
     times: list[list[float]] = [[] for _ in calls]
-    begun = time.perf_counter()
     for number in range(rounds + 1):
         for call, taken in zip(calls, times, strict=True):
             start = time.perf_counter()
             call()
             taken.append(time.perf_counter() - start)
-        if number and time.perf_counter() - begun > _ENOUGH:
+        if number == 0:
+            begun = time.perf_counter()
+        elif time.perf_counter() - begun > _ENOUGH:
             break
     return tuple(min(taken[1:]) for taken in times)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hgsr_lite.arguments import check_flag, check_seed
+from hgsr_lite.arguments import as_path, check_flag, check_seed
 from hgsr_lite.data import Data, check_data
 from hgsr_lite.groups import check_model
 from hgsr_lite.regularizer import Regularizer
@@ -119,8 +119,8 @@ def _check_parts(
                 f"regularizer must be a Regularizer, not {regularizer!r}: give Regularizer(model, ...)"
             )
         regularizer.check_acts_on(model)
-    if not isinstance(checkpoint, str | Path | None):
-        raise TypeError(f"checkpoint must be the path of a file, not {checkpoint!r}")
+    if checkpoint is not None:
+        as_path("checkpoint", checkpoint)
     check_flag("progress", progress)
 
 

@@ -149,6 +149,8 @@ def numbers_of_the_digits(runs: pd.DataFrame) -> set[str]:
         the(plain, method="hsqrt_gl", **FEATURE),
         the(quarter, method="hsq_gl12", **FEATURE),
     ]
+    group_lasso = the(plain, method="hsqrt_gl", **FEATURE)
+    assert (group_lasso["reach"], group_lasso["plain's reach"]) == (5, 3), "what the words call three of five"
     signs = [row["difference"] > 0 for row in compared]
     assert signs == [True] * 5 + [False], "what the words call above and below"
     said.add(percent(the(plain_kernels, method="hsq_gl12", **FEATURE), "difference"))
