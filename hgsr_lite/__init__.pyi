@@ -1,5 +1,6 @@
 from .data import Data, Split, load_data
-from .groups import GROUPINGS, Layout, kernel_norms, kernel_stack, weight_layers
+from .groups import GROUPINGS, Layout, kernel_norms, kernel_stack
+from .layers import weight_layers
 from .models import MODELS, build_model
 from .penalties import Penalty
 from .regularizer import Regularizer

@@ -8,23 +8,20 @@ neuron-wise over the input channels.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import utils
-from torch.nn.utils import parametrize, prune
-
-from hgsr_lite.arguments import nearest
 
 GROUPINGS = {"feature": 1, "neuron": 2}
 """Grouping -> the dimension of the kernel stack over which the kernels of one group lie."""
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""The layers that store their input channels first."""
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+WITH_KERNELS = (*CONVOLUTIONS, nn.Linear)
+"""The layers whose weights have groups; a linear layer's kernels have one element."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Layout:
     @classmethod
     def of(cls, module: nn.Module) -> Layout:
         """The layout of a convolution, transposed convolution or linear layer."""
-        return cls(getattr(module, "groups", 1), isinstance(module, _TRANSPOSED))
+        return cls(getattr(module, "groups", 1), isinstance(module, TRANSPOSED))
 
 
 def check_weight(weight: Tensor, layout: Layout) -> None:
@@ -151,176 +148,3 @@ def weight_of_stack(stack: Tensor, layout: Layout, shape: torch.Size) -> Tensor:
     True
     """
     return (stack.transpose(1, 2) if layout.transposed else stack).reshape(shape)
-
-
-@dataclass(frozen=True)
-class WeightLayer:
-    """One layer of a model that a penalty acts on: its dotted name, its module and its layout."""
-
-    name: str
-    module: nn.Module
-    layout: Layout
-
-    @property
-    def is_computed(self) -> bool:
-        """Whether the weight is made anew from other parameters: weight or spectral norm, a mask, any other
-        parametrization."""
-        return self.module._parameters.get("weight") is None
-
-    @property
-    def weight(self) -> Tensor:
-        """The layer's weight as it is now: also after `.to()`, a swap of the parameter, an optimizer's step.
-
-        A computed weight is computed; gradients flow to the parameters that it is made of.
-        """
-        # Ten times faster than the attribute, which is for a computed weight (torch.nn.utils.parametrize).
-        plain = self.module._parameters.get("weight")
-        if plain is not None:
-            return plain
-        for hook in _hooks_that_set_the_weight(self.module):
-            hook(self.module, ())
-        return self.module.weight
-
-    @property
-    def learns(self) -> bool:
-        """Whether the weight, or any parameter that it is computed from, is trained and not frozen."""
-        plain = self.module._parameters.get("weight")
-        if plain is not None:
-            return plain.requires_grad
-        bias = self.module._parameters.get("bias")
-        return any(part.requires_grad for part in self.module.parameters() if part is not bias)
-
-    def stored_weight(self, purpose: str) -> nn.Parameter:
-        """The weight as a parameter that may be written to; `ValueError` for one that is computed.
-
-        What is written to a computed weight is lost when it is computed again.
-        """
-        plain = self.module._parameters.get("weight")
-        if plain is None:
-            raise ValueError(
-                f"{purpose}: the weight of layer {self.name!r} is computed from other parameters (what "
-                f"is written to it is lost): make it plain with {_way_to_plain(self.module)[0]}, or leave it "
-                "out with exclude"
-            )
-        return plain
-
-
-def _hooks_that_set_the_weight(module: nn.Module) -> list[Callable]:
-    """PyTorch's older way to compute a weight: before each forward, by torch.nn.utils.prune and its like."""
-    names = ("name", "_tensor_name")
-    hooks = module._forward_pre_hooks.values()
-    return [hook for hook in hooks if any(getattr(hook, name, None) == "weight" for name in names)]
-
-
-def _way_to_plain(module: nn.Module) -> tuple[str, Callable[[], object]]:
-    """What makes a computed weight a parameter again: as a text for a reader, and as a call."""
-    if parametrize.is_parametrized(module, "weight"):
-        text = 'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")'
-        return text, partial(parametrize.remove_parametrizations, module, "weight")
-    hooks = [type(hook) for hook in _hooks_that_set_the_weight(module)]
-    if hooks and issubclass(hooks[0], prune.BasePruningMethod):
-        return 'torch.nn.utils.prune.remove(layer, "weight")', partial(prune.remove, module, "weight")
-    name = (
-        "remove_weight_norm" if "WeightNorm" in [hook.__name__ for hook in hooks] else "remove_spectral_norm"
-    )
-    return f"torch.nn.utils.{name}(layer)", partial(getattr(utils, name), module)
-
-
-def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy that computes the same, with each computed weight a parameter of its own that can be written to.
-
-    >>> layer = torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3))
-    >>> copied = plain_copy(layer)
-    >>> torch.equal(copied.weight, layer.weight), [name for name, _ in copied.named_parameters()]
-    (True, ['bias', 'weight'])
-    """
-    # A weight that a hook has set is part of an autograd graph and cannot be copied: it is left out.
-    made = [vars(module).get("weight") for module in model.modules()]
-    copied = copy.deepcopy(model, {id(weight): None for weight in made if isinstance(weight, Tensor)})
-    for layer in _layers_by_name(copied).values():
-        if layer.is_computed:
-            # A parametrized module shares its class with its copies, and plain again it loses parts of that.
-            kind = type(layer.module)
-            layer.module.__class__ = type(kind.__name__, kind.__bases__, {**vars(kind)})
-            _way_to_plain(layer.module)[1]()
-    return copied
-
-
-def _has_part(name: str, wanted: str) -> bool:
-    return f".{wanted}." in f".{name}."
-
-
-def _check_names(kind: str, wanted: tuple[str, ...], names: list[str]) -> None:
-    for part in wanted:
-        if not any(_has_part(name, part) for name in names):
-            parts = sorted({part for name in names for part in [name, *name.split(".")]})
-            near = nearest(part, parts)
-            hint = f"did you mean {near!r}?" if near else f"the layers are {', '.join(names) or 'none'}"
-            raise ValueError(f"{kind} name {part!r} matches no layer of the model: {hint}")
-
-
-def weight_layers(
-    model: nn.Module, include: Iterable[str] | None = None, exclude: Iterable[str] = ()
-) -> list[WeightLayer]:
-    """The layers of a model whose weights have groups, in the order of `model.named_modules()`.
-
-    Without `include`: every convolution, plain, grouped or transposed (in a network that has none,
-    every linear layer). With `include`: the convolutions and linear layers whose name contains one of
-    the given dotted parts. `exclude` takes
-    layers away by the same rule, so `"downsample"` excludes `layer2.0.downsample.0`. A weight that two
-    layers share is listed once.
-
-    Raises `ValueError` for a name that matches nothing and for a model in which no layer is left.
-
-    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Linear(4, 2))
-    >>> [layer.name for layer in weight_layers(model)]
-    ['0', '2']
-    >>> [layer.name for layer in weight_layers(model, include=("2", "3"))]
-    ['2', '3']
-    """
-    check_model(model)
-    include = None if include is None else _as_names("include", include)
-    exclude = _as_names("exclude", exclude)
-    found = _layers_by_name(model)
-    if include is None and any(isinstance(layer.module, _CONVOLUTIONS) for layer in found.values()):
-        found = {name: layer for name, layer in found.items() if isinstance(layer.module, _CONVOLUTIONS)}
-    _check_names("excluded", exclude, list(found))
-    if include is not None:
-        _check_names("included", include, list(found))
-        found = {name: layer for name, layer in found.items() if any(_has_part(name, p) for p in include)}
-    kept = [layer for name, layer in found.items() if not any(_has_part(name, part) for part in exclude)]
-    # A computed weight is a new tensor whenever it is asked for: its layer stands for it.
-    once = {id(layer.module._parameters.get("weight", layer.module)): layer for layer in reversed(kept)}
-    if not once:
-        raise ValueError(
-            f"{type(model).__name__} has no layer to regularise: it needs a convolution or a linear layer "
-            "that is not excluded"
-        )
-    return list(reversed(once.values()))
-
-
-def check_model(model: object) -> None:
-    """Refuse what is no PyTorch module.
-
-    >>> check_model("alexnet")
-    Traceback (most recent call last):
-    ...
-    TypeError: model must be a torch.nn.Module, not 'alexnet': build_model makes one
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {model!r}: build_model makes one")
-
-
-def _layers_by_name(model: nn.Module) -> dict[str, WeightLayer]:
-    return {
-        name: WeightLayer(name, module, Layout.of(module))
-        for name, module in model.named_modules()
-        if isinstance(module, (*_CONVOLUTIONS, nn.Linear))
-    }
-
-
-def _as_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
-    """A tuple of names, where a lone string would silently be read letter by letter."""
-    if isinstance(names, str):
-        raise TypeError(f"{kind}={names!r} is one string: give a tuple of names, {kind}=({names!r},)")
-    return tuple(names)

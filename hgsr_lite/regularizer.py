@@ -6,24 +6,19 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import combinations, compress
-from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from hgsr_lite.arguments import check_number, check_share, choose
-from hgsr_lite.fast import Plan, Plans
-from hgsr_lite.groups import GROUPINGS, WeightLayer, weight_layers
+from hgsr_lite.calibration import gradient_norm, loss_gradient_norm
+from hgsr_lite.fast import Plan, Plans, term
+from hgsr_lite.groups import GROUPINGS, Layout
+from hgsr_lite.layers import AUTHORS_EXCLUDE, FollowedLayers, WeightLayer
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.proximal import NotFiniteError
 
-AUTHORS_EXCLUDE = ("downsample",)
-"""The authors leave a residual network's 1x1 shortcuts out; harmless where a model has none."""
-
 _L1 = Penalty("l1")
-_TRAINED = attrgetter("requires_grad")
 
 
 class Regularizer:
@@ -78,61 +73,17 @@ class Regularizer:
         self.l1_mix = l1_mix
         self.warmup = warmup
         self._progress: float | None = None
-        self._model = model
-        self._include = include if include is None or isinstance(include, str) else tuple(include)
-        self._exclude = exclude if isinstance(exclude, str) else tuple(exclude)
+        self._followed = FollowedLayers(model, include, exclude)
         self._plans = Plans()
-        self._select_layers()
-
-    def _select_layers(self) -> None:
-        """Choose the layers of the model as it hangs together now, and remember how that is."""
-        excluded = self._exclude
-        if excluded == AUTHORS_EXCLUDE:
-            named = _dotted_parts(layer.name for layer in weight_layers(self._model, self._include))
-            excluded = tuple(name for name in excluded if name in named)
-        self._candidates = weight_layers(self._model, self._include, excluded)
-        self._stores = [layer.module._parameters for layer in self._candidates]
-        self._parts = [module._modules for module in self._model.modules() if module._modules]
-        self._hung = [*map(tuple, map(dict.values, self._parts))]
-        self._trained: list[bool] = []
-        self._select_trained([layer.learns for layer in self._candidates])
-
-    def _select_trained(self, trained: list[bool]) -> None:
-        self._layers = [layer for layer, learns in zip(self._candidates, trained, strict=True) if learns]
-        self._layouts = [layer.layout for layer in self._layers]
-        self._trained = trained
-        if not self._layers:
-            raise ValueError("every layer to regularise is frozen: call .requires_grad_(True) on the model")
 
     @property
     def layers(self) -> list[WeightLayer]:
         """The layers that the term acts on now: those chosen whose weights are trained, not frozen."""
-        self._stored_weights()
-        return self._layers
-
-    def _stored_weights(self) -> list[nn.Parameter | None]:
-        """The layers' weights, None for a computed one; the layers are chosen anew if the model changed."""
-        # Each training step comes by here: plain lists, compared by identity, and no walk over the model.
-        if [*map(tuple, map(dict.values, self._parts))] != self._hung:
-            self._select_layers()
-        weights = [store.get("weight") for store in self._stores]
-        try:
-            trained = [*map(_TRAINED, weights)]
-        except AttributeError:  # None: one is computed
-            trained = [layer.learns for layer in self._candidates]
-        if trained != self._trained:
-            self._select_trained(trained)
-        return weights if all(trained) else [*compress(weights, trained)]
+        return self._followed.layers
 
     def check_acts_on(self, model: nn.Module) -> None:
         """Refuse another model than the one this regularizer was made for (or one that contains it)."""
-        modules = {*model.modules()}
-        for layer in self.layers:
-            if layer.module not in modules:
-                raise ValueError(
-                    f"the regularizer acts on another model: its layer {layer.name!r} is no part of the "
-                    f"{type(model).__name__} given; make one for this model, with regularizer.on(model)"
-                )
+        self._followed.check_part_of(model)
 
     def on(self, model: nn.Module) -> Regularizer:
         """The same penalty, strength, mix, warm-up and choice of layers on another model.
@@ -144,11 +95,10 @@ class Regularizer:
         >>> reg.on(nn.Sequential(nn.Conv2d(1, 3, 3)))
         Regularizer('gl', feature-wise, strength=0.1, 1 layers)
         """
-        parts = _dotted_parts(name for name, _ in model.named_modules())
-        include = None if self._include is None else [name for name in self._include if name in parts]
+        include, exclude = self._followed.names_in(model)
         moved = Regularizer(
             model, self.penalty, strength=self.strength, l1_mix=self.l1_mix, warmup=self.warmup,
-            include=include, exclude=[name for name in self._exclude if name in parts],
+            include=include, exclude=exclude,
         )  # fmt: skip
         moved._progress = self._progress
         return moved
@@ -224,22 +174,27 @@ class Regularizer:
         One node for autograd: the value and the gradient come from the closed form, for all layers together
         (see `backend`). It cannot be differentiated twice.
         """
-        weights = self._stored_weights()
+        weights, layouts = self._followed.look()
         strengths = self.strengths()
         if not any(weight is None for weight in weights):
-            return _Term.apply(partial(self._add_to, *strengths), *weights)[0]
+            return term(partial(self._add_to, *strengths, layouts), weights)
         parts = [
             factor * penalty(layer.weight, layer.layout)
-            for layer in self._layers
+            for layer in self.layers
             for penalty, factor in zip((self.penalty, _L1), strengths, strict=True)
             if factor or penalty is self.penalty
         ]
         return torch.stack(parts).sum()
 
     def _add_to(
-        self, strength: float, l1_strength: float, weights: list[Tensor], gradients: list[Tensor]
+        self,
+        strength: float,
+        l1_strength: float,
+        layouts: list[Layout],
+        weights: list[Tensor],
+        gradients: list[Tensor],
     ) -> Tensor:
-        plan = self._plans.of(self.penalty, weights, self._layouts, gradients)
+        plan = self._plans.of(self.penalty, weights, layouts, gradients)
         return plan.add_gradient(gradients, strength, l1_strength)
 
     def add_gradient_(self) -> Tensor:
@@ -249,11 +204,11 @@ class Regularizer:
         and the optimizer's step; a `.grad` that is None is made. All layers are served together where that
         is possible; `backend` tells how. A computed weight's gradient goes to the parameters it is made of.
         """
-        weights = self._stored_weights()
+        weights, layouts = self._followed.look()
         if type(None) in map(type, weights):
             return self._add_through_autograd_()
         gradients = [_new_gradient(w) if (grad := w.grad) is None else grad for w in weights]
-        return self._add_to(*self.strengths(), weights, gradients)
+        return self._add_to(*self.strengths(), layouts, weights, gradients)
 
     def _add_through_autograd_(self) -> Tensor:
         with torch.enable_grad():
@@ -278,7 +233,7 @@ class Regularizer:
         lr = check_number("lr", lr, "give the learning rate of the step just taken")
         strength, l1_strength = self.strengths()
         weights = [layer.stored_weight("no proximal step was taken") for layer in self.layers]
-        plan = self._plans.of(self.penalty, weights, self._layouts)
+        plan = self._plans.of(self.penalty, weights, [layer.layout for layer in self.layers])
         broken = plan.take_proximal_step(lr * strength, lr * l1_strength)
         if broken:
             raise NotFiniteError(f"{broken} groups hold NaN or infinite weights: lower the learning rate")
@@ -295,7 +250,8 @@ class Regularizer:
 
     def _plan(self) -> Plan:
         layers = self.layers
-        return self._plans.of(self.penalty, [layer.weight for layer in layers], self._layouts)
+        layouts = [layer.layout for layer in layers]
+        return self._plans.of(self.penalty, [layer.weight for layer in layers], layouts)
 
     def calibrate_(
         self,
@@ -319,25 +275,14 @@ class Regularizer:
         True
         """
         fraction = check_number("fraction", fraction, "try 0.1", above_zero=True)
-        if not (
-            isinstance(images, Tensor) and (isinstance(labels, Tensor) and len(labels) == len(images) > 0)
-        ):
-            raise ValueError(
-                "images and labels must be tensors of one length, at least 1: give a batch of both"
-            )
         weights = [layer.stored_weight("cannot calibrate") for layer in self.layers]
-        loss_norm = self._loss_gradient_norm(weights, images, labels, loss)
+        loss_norm = loss_gradient_norm(self._followed.model, weights, images, labels, loss)
         mix = self.l1_mix
-        squares = [
-            (
-                (1 - mix) * self.penalty.gradient(layer.weight, layer.layout).double()
-                + mix * layer.weight.detach().sign().double()
-            )
-            .square()
-            .sum()
+        term_norm = gradient_norm(
+            (1 - mix) * self.penalty.gradient(layer.weight, layer.layout).double()
+            + mix * layer.weight.detach().sign().double()
             for layer in self.layers
-        ]
-        term_norm = torch.stack(squares).sum().sqrt().item()
+        )
         if not (math.isfinite(loss_norm) and math.isfinite(term_norm) and loss_norm > 0 and term_norm > 0):
             raise ValueError(
                 f"cannot calibrate: the loss's gradient norm is {loss_norm:g}, the penalty's {term_norm:g}; "
@@ -345,22 +290,6 @@ class Regularizer:
             )
         self.strength = fraction * loss_norm / term_norm
         return self.strength
-
-    def _loss_gradient_norm(
-        self, weights: list[Tensor], images: Tensor, labels: Tensor, loss: Callable
-    ) -> float:
-        state = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
-        devices = [images.device] if images.is_cuda else []
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            try:
-                value = loss(functional_call(self._model, state, (images,)), labels)
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                raise ValueError(
-                    f"cannot calibrate: model or loss does not take this batch ({error}); give images as the "
-                    "model takes them and labels as the loss does (cross_entropy: whole class numbers from 0)"
-                ) from error
-        gradients = torch.autograd.grad(value, weights)
-        return torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt().item()
 
     def __repr__(self) -> str:
         mix = f", l1_mix={self.l1_mix:g}" if self.l1_mix else ""
@@ -382,58 +311,6 @@ def _as_penalty(penalty: str | Penalty, grouping: str | None) -> Penalty:
             f"grouping={grouping!r} contradicts Penalty({penalty.key!r}, {penalty.grouping!r}): leave it out"
         )
     return penalty
-
-
-def _dotted_parts(names: Iterable[str]) -> set[str]:
-    """Every run of the dotted names' parts: what `include` and `exclude` may call them.
-
-    >>> sorted(_dotted_parts(["layer2.0"]))
-    ['0', 'layer2', 'layer2.0']
-    """
-    split = [name.split(".") for name in names]
-    runs = [(parts, *ends) for parts in split for ends in combinations(range(len(parts) + 1), 2)]
-    return {".".join(parts[first:end]) for parts, first, end in runs}
-
-
-class _Term(torch.autograd.Function):
-    """The term of all layers as one node, whose gradient is at hand when its value is."""
-
-    @staticmethod
-    def forward(add_to: Callable[..., Tensor], *weights: Tensor) -> tuple[Tensor, ...]:
-        gradients = [*map(torch.zeros_like, weights)]
-        return add_to([*weights], gradients), *gradients
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[1:], *inputs[1:])
-
-    @staticmethod
-    def backward(ctx, factor: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        half = len(ctx.saved_tensors) // 2
-        gradients = torch._foreach_mul(ctx.saved_tensors[:half], factor)
-        if torch.is_grad_enabled():  # asked with create_graph=True: a constant would be silently wrong there
-            gradients = [*map(_Once.apply, gradients, ctx.saved_tensors[half:])]
-        return None, *gradients
-
-
-class _Once(torch.autograd.Function):
-    """A gradient that depends on its weight, and says so when it is to be differentiated again."""
-
-    @staticmethod
-    def forward(gradient: Tensor, weight: Tensor) -> Tensor:
-        return gradient.clone()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx, *_: Tensor) -> tuple[Tensor | None, ...]:
-        raise RuntimeError(
-            "a Regularizer's term cannot be differentiated twice: add strength * penalty(layer.weight) of "
-            "its layers to the loss instead"
-        )
 
 
 def _new_gradient(weight: Tensor) -> Tensor:

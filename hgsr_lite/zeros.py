@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import check_flag, check_tolerance
-from hgsr_lite.groups import WeightLayer, kernel_stack, weight_layers
+from hgsr_lite.groups import kernel_stack
+from hgsr_lite.layers import WeightLayer, weight_layers
 
 
 @dataclass(frozen=True)

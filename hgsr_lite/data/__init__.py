@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from hgsr_lite.data.augment import Look, augmented_batches, augmented_looks, one_look
-from hgsr_lite.data.load import Data, Split, check_data, find_device, load_data
+from hgsr_lite.data.augment import BatchSpec, augmented_batches, augmented_specs, one_batch
+from hgsr_lite.data.load import DISTRACTORS, Data, Split, check_data, find_device, load_data
 
 __all__ = [
+    "DISTRACTORS",
+    "BatchSpec",
     "Data",
-    "Look",
     "Split",
     "augmented_batches",
-    "augmented_looks",
+    "augmented_specs",
     "check_data",
     "find_device",
     "load_data",
-    "one_look",
+    "one_batch",
 ]

@@ -43,7 +43,7 @@ def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Ten
     return window_at(images, None, _draw_mirrored(images, generator), 0)
 
 
-class Look(NamedTuple):
+class BatchSpec(NamedTuple):
     """A batch before it is made: the numbers of its images, how each is shifted, and whether it is mirrored.
 
     `chosen`: integers (batch,). `offsets` and `mirrored` as in `window_at`; None: shown as they are.
@@ -61,26 +61,26 @@ class Look(NamedTuple):
         return images, split.labels[self.chosen]
 
 
-def one_look(looks: Iterable[Look]) -> Look:
+def one_batch(specs: Iterable[BatchSpec]) -> BatchSpec:
     """Several batches as one, one behind the other.
 
-    >>> one_look([Look(torch.tensor([0, 1])), Look(torch.tensor([5]))]).chosen
+    >>> one_batch([BatchSpec(torch.tensor([0, 1])), BatchSpec(torch.tensor([5]))]).chosen
     tensor([0, 1, 5])
     """
-    return Look(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*looks, strict=True)))
+    return BatchSpec(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*specs, strict=True)))
 
 
-def augmented_looks(
+def augmented_specs(
     split: Split, batch_size: int, generator: torch.Generator | None = None, padding: int = 4
-) -> Iterator[Look]:
-    """The looks of `augmented_batches`: all that is random about an epoch, drawn at once."""
+) -> Iterator[BatchSpec]:
+    """The specs of `augmented_batches`: all that is random about an epoch, drawn at once."""
     _check(split.images, padding)
     offsets = _draw_offsets(split.images, padding, generator)
     mirrored = _draw_mirrored(split.images, generator)
     order = split.order(batch_size, generator)
     every = torch.cat(order)
     sizes = [len(chosen) for chosen in order]
-    yield from map(Look, order, offsets[every].split(sizes), mirrored[every].split(sizes))
+    yield from map(BatchSpec, order, offsets[every].split(sizes), mirrored[every].split(sizes))
 
 
 def augmented_batches(
@@ -95,8 +95,8 @@ def augmented_batches(
     >>> [tuple(images.shape) for images, _ in augmented_batches(split, 3)]
     [(3, 3, 8, 8), (2, 3, 8, 8)]
     """
-    for look in augmented_looks(split, batch_size, generator, padding):
-        yield look.at(split, padding)
+    for spec in augmented_specs(split, batch_size, generator, padding):
+        yield spec.at(split, padding)
 
 
 def window_at(

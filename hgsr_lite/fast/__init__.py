@@ -3,30 +3,21 @@
 Start in `plan`, which chooses for each set of weights: `plain` is the readable formula, `cpu` is compiled by
 numba, `gpu` stacked or in one launch. All keep the contract of `Plan`. For networks with dead kernels start
 in `living`; `operators` makes PyTorch know them.
+
+Each name is loaded when it is first used: a penalty needs no operator, and PyTorch's counter of operations
+alone takes longer to load than all the rest.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from hgsr_lite.fast.gpu.stacked import buckets, send, stacked_gradient_
-from hgsr_lite.fast.living import LivingKernels, Window, batch_innermost, plain_sparse_convolution
-from hgsr_lite.fast.operators import has_numba, living_convolution, living_max_pool, living_mean_pool
-from hgsr_lite.fast.plain import plain_gradient_
-from hgsr_lite.fast.plan import Plan, Plans, make_plan
-
-__all__ = [
-    "LivingKernels",
-    "Plan",
-    "Plans",
-    "Window",
-    "batch_innermost",
-    "buckets",
-    "has_numba",
-    "living_convolution",
-    "living_max_pool",
-    "living_mean_pool",
-    "make_plan",
-    "plain_gradient_",
-    "plain_sparse_convolution",
-    "send",
-    "stacked_gradient_",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "gpu.stacked": ["buckets", "send", "stacked_gradient_"],
+        "living": ["LivingKernels", "Window", "batch_innermost", "plain_sparse_convolution"],
+        "node": ["term"],
+        "operators": ["has_numba", "living_convolution", "living_max_pool", "living_mean_pool"],
+        "plain": ["plain_gradient_"],
+        "plan": ["Plan", "Plans", "make_plan"],
+    },
+)

@@ -119,7 +119,8 @@ def plan_for_gpu(penalty: Penalty, weights: list[Tensor], layouts: list[Layout])
             if math.isfinite(distance):
                 _LOG.warning("penalty: Triton's numbers are wrong on this machine; please report that")
     except Exception as error:  # no Triton, no C compiler, a GPU that Triton does not know: all are answered
-        _LOG.info("penalty: not in one launch (%s: %s)", type(error).__name__, error)
+        level = logging.INFO if isinstance(error, ImportError) else logging.WARNING
+        _LOG.log(level, "penalty: not in one launch (%s: %s)", type(error).__name__, error)
     return replace(plain, backend="stacked", add_gradient=stacked)
 
 

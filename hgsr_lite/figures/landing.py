@@ -1,6 +1,6 @@
 """Where a step of shrinking takes two one-weight kernels: which of them become zero, from which start.
 
-The planes are those of `plots_norms`: the two kernels share a group, or each is alone in its own.
+The planes are those of `norms`: the two kernels share a group, or each is alone in its own.
 Every function that draws returns the matplotlib `Figure`, or draws into the axes it is given.
 """
 

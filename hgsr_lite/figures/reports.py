@@ -19,7 +19,7 @@ from hgsr_lite.study import (
     curves,
     dense_accuracy,
     has_readings,
-    is_control,
+    is_baseline,
     picture_of,
     prepared,
     read_table,
@@ -44,12 +44,12 @@ def curves_figure(lines: Mapping[str, pd.DataFrame], gain: str, dense: float) ->
     """
     figure, axes = plt.subplots(figsize=(7.6, 4.4), layout="constrained")
     axes.axhline(100 * dense, color="black", linewidth=0.9, linestyle=":", label="dense, the same budget")
-    penalties = [name for name in lines if not is_control(name)]
-    controls = [name for name in lines if is_control(name)]
+    penalties = [name for name in lines if not is_baseline(name)]
+    controls = [name for name in lines if is_baseline(name)]
     for name, rows in lines.items():
-        number = (controls if is_control(name) else penalties).index(name)
+        number = (controls if is_baseline(name) else penalties).index(name)
         style = {"color": color(number), "marker": MARKERS[number]}
-        if is_control(name):
+        if is_baseline(name):
             style = {"color": _GREYS[number % 2], "marker": "x+"[number % 2], "linestyle": "--"}
         x, y, half = 100 * rows["level"], 100 * rows["mean"], 100 * rows["±"]
         axes.plot(x, y, markersize=5, linewidth=1.4, label=name, **style)

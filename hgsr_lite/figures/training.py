@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.figures.style import COLOR_MAP, MARKERS, ZERO_HATCH, color
-from hgsr_lite.groups import kernel_norms, weight_layers
+from hgsr_lite.groups import GROUPINGS, kernel_norms
+from hgsr_lite.layers import weight_layers
 from hgsr_lite.training import History
 
 KERNEL_NORMS = (1e-4, 10.0)
@@ -138,7 +139,7 @@ def groups_over_epochs(history: History, layer: str, grouping: str = "feature") 
     All lines have one colour: which channel is which does not matter here, only where the bundle goes.
     """
     norms = history.snapshots[choose("layer", layer, history.snapshots)].float()
-    sums = norms.sum({"feature": 1, "neuron": 2}[choose("grouping", grouping, ("feature", "neuron"))])
+    sums = norms.sum(GROUPINGS[choose("grouping", grouping, GROUPINGS)])
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     lines = sums.clamp(min=_FLOOR).numpy()
     axes.plot(history.snapshot_epochs, lines, color=color(0), linewidth=1.0, alpha=0.5)

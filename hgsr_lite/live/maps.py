@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.figures import COLOR_MAP, kernel_map
-from hgsr_lite.groups import kernel_norms, weight_layers
+from hgsr_lite.groups import kernel_norms
+from hgsr_lite.layers import weight_layers
 from hgsr_lite.live.figure import LiveFigure
 from hgsr_lite.training import History
 

@@ -8,6 +8,7 @@ controls on a loop of their own.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from hgsr_lite.training import History
 
 FRACTION = 1.0
 """Share of the loss's gradient that the calibrate button gives to the penalty's at the start."""
+_LOG = logging.getLogger(__name__)
 _PAUSE = 0.2  # seconds between two signs of progress: more would only fill the page's queue
 
 
@@ -203,8 +205,11 @@ class Playground(LiveFigure):
     def _work(self, choice: Choice) -> None:
         try:
             self._show_end(self.workbench.train(choice, self._watch))
-        except Exception as error:  # whatever went wrong, the buttons must work again
+        except ValueError as error:  # settings that cannot be trained, in words
             self.progress = _idle(str(error))
+        except Exception as error:  # whatever else went wrong, the buttons must work again
+            _LOG.exception("the run in the background failed")
+            self.progress = _idle(f"{type(error).__name__}: {error}")
 
     def _watch(self, share: float, history: History) -> bool:
         """Called after each batch: tell the page, hold while asked to, and say whether to stop."""
@@ -234,7 +239,7 @@ class Playground(LiveFigure):
         self.trained = trained
         self._show(trained.history)
         self._add(trained)
-        self.progress = {**_idle(trained.ending), "share": float("finished" in trained.ending)}
+        self.progress = {**_idle(trained.ending), "share": float(trained.finished)}
 
     def _add(self, trained: Trained) -> None:
         """One more run in the table."""

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from hgsr_lite.data import Data, load_data
 from hgsr_lite.figures import model_kernel_maps
-from hgsr_lite.groups import GROUPINGS, weight_layers
+from hgsr_lite.groups import GROUPINGS
+from hgsr_lite.layers import weight_layers
 from hgsr_lite.live.figure import PENALTY_ROWS, LiveFigure
 from hgsr_lite.live.maps import MAP_COLORS, layer_places
 from hgsr_lite.live.modules import as_script

@@ -1,11 +1,10 @@
 """The workbench behind the playground: from settings to a trained network and its figures.
 
-Plain functions that need no browser; `playground` puts the controls on them.
+Plain functions that need no browser; `panel` puts the controls on them.
 """
 
 from __future__ import annotations
 
-import copy
 import io
 import warnings
 from collections.abc import Callable
@@ -16,17 +15,24 @@ import pandas as pd
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import choose
+from hgsr_lite.computed_weights import plain_copy
 from hgsr_lite.data import Data
 from hgsr_lite.figures import kernel_map
 from hgsr_lite.models import build_model
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.removal import compact
-from hgsr_lite.training import DivergedError, History, Settings, TrainingState, accuracy
-from hgsr_lite.training.threads import threads_for
+from hgsr_lite.training import (
+    FINISHED,
+    DivergedError,
+    History,
+    Settings,
+    TrainingState,
+    accuracy,
+    training_conditions,
+)
 from hgsr_lite.zeros import sparsity, zero_below_
 
 Watch = Callable[[float, History], bool]
-MOMENTUM = 0.9
 _CALIBRATION_IMAGES = 256
 
 
@@ -67,6 +73,7 @@ class Trained:
     model: nn.Module
     history: History
     ending: str
+    finished: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,21 +121,16 @@ class Workbench:
             epochs=self.epochs,
             seed=self.seed,
             lr=self.lr,
-            momentum=MOMENTUM,
-            weight_decay=5e-4,
             batch_size=self.batch_size,
-            optimizer="sgd",
             proximal=choice is not None and choice.proximal,
-            augment=False,
-            tolerance=1e-3,
-            relative=False,
         )
-        state = TrainingState(model, self.data, regularizer, settings)
-        state.history.take_snapshot(model, 0, self.epochs)
-        with threads_for(model, self.data, self.batch_size):
+        with training_conditions(model, self.data, settings):
+            state = TrainingState(model, self.data, regularizer, settings)
+            state.history.take_snapshot(model, 0, self.epochs)
             ending = _run(state, watch or (lambda share, history: False))
         model.eval()
-        return Trained(choice, model, state.history, " ".join([ending, *state.history.notes]))
+        words = " ".join([ending, *state.history.notes])
+        return Trained(choice, model, state.history, words, ending.startswith(FINISHED))
 
 
 def _run(state: TrainingState, watch: Watch) -> str:
@@ -141,7 +143,7 @@ def _run(state: TrainingState, watch: Watch) -> str:
                     return f"stopped in epoch {state.epoch} of {state.settings.epochs}"
         except DivergedError as error:
             return error.reason
-    return f"finished after epoch {state.epoch}"
+    return f"{FINISHED} after epoch {state.epoch}"
 
 
 def judge(model: nn.Module, data: Data, tolerance: float = 1e-3, relative: bool = False) -> dict[str, float]:
@@ -157,7 +159,7 @@ def judge(model: nn.Module, data: Data, tolerance: float = 1e-3, relative: bool 
     56554
     """
     report = sparsity(model, tolerance, relative)
-    zeroed = copy.deepcopy(model).eval()
+    zeroed = plain_copy(model).eval()
     zero_below_(zeroed, tolerance, relative)
     _, removal = compact(zeroed, data.validation.images[:8], repeats=0)
     return {

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hgsr_lite.groups import WeightLayer, kernel_stack, weight_of_stack
+from hgsr_lite.groups import kernel_stack, weight_of_stack
+from hgsr_lite.layers import WeightLayer
 
 
 class KeptChannels(NamedTuple):

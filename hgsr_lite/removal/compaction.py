@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hgsr_lite.arguments import check_count, check_flag
-from hgsr_lite.groups import Layout, WeightLayer
+from hgsr_lite.groups import Layout
+from hgsr_lite.layers import WeightLayer
 from hgsr_lite.removal.blocks import CONVOLUTIONS, channel_counts
 from hgsr_lite.removal.carrying import KeptChannels, kept_channels
 from hgsr_lite.removal.cost import Cost, latency, macs, parameters

@@ -99,6 +99,8 @@ class Proof:
             except Exception as error:  # the forward's own: it holds sizes that no longer fit
                 return f"without some of them its forward fails: {first_line(error)}"
             change = OutputChange.between(case.expected, found)
+            if change.relative == torch.inf:
+                return f"without some of them an output has another shape or is not finite ({what})"
             if not change.relative <= (PROOF_LIMIT if exact else torch.finfo().max):
                 return f"without some of them an output moves by {change.relative:.1e} ({what})"
         return ""

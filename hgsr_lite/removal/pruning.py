@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from hgsr_lite.arguments import check_count, check_share, choose
 from hgsr_lite.data import Data, check_data
-from hgsr_lite.groups import Layout, check_model, kernel_stack
+from hgsr_lite.groups import Layout, kernel_stack, weight_of_stack
+from hgsr_lite.layers import check_model
 from hgsr_lite.removal.compaction import check_input, compact
 from hgsr_lite.removal.cost import latency, macs, parameters
 from hgsr_lite.removal.coupling import Coupling, couple
@@ -158,14 +159,14 @@ class _Plan:
 
     def choice(self, amount: float | None, to_parameters: int | None) -> dict[str, Tensor]:
         """Layer name -> the input channels that are to fall silent."""
-        total = sum(family.size for family in self.sets)
+        total = sum(channels.size for channels in self.sets)
         if to_parameters is None:
             removed = self._lowest(round(amount * total))
         else:
             removed = self._down_to(to_parameters, total)
         silent: dict[str, list[Tensor]] = {}
-        for family, gone in zip(self.sets, removed, strict=True):
-            for part in family.readers:
+        for channels, gone in zip(self.sets, removed, strict=True):
+            for part in channels.readers:
                 silent.setdefault(part.name, []).append(part.positions(gone))
         return {name: torch.cat(positions) for name, positions in silent.items()}
 
@@ -176,7 +177,7 @@ class _Plan:
         while True:
             marked = torch.zeros(len(order), dtype=torch.bool)
             marked[order[:taken]] = True
-            removed = list(marked.split([family.size for family in self.sets]))
+            removed = list(marked.split([channels.size for channels in self.sets]))
             hold_back(self.sets, removed, self.scores)
             missing = wanted - sum(int(gone.sum()) for gone in removed)
             if missing <= 0 or taken >= len(order):
@@ -213,8 +214,7 @@ def silence_(model: nn.Module, silent: Mapping[str, Tensor]) -> None:
         columns = torch.zeros(stack.shape[0] * stack.shape[2], dtype=torch.bool, device=stack.device)
         columns[positions.to(stack.device)] = True
         quiet = stack.masked_fill(columns.view(stack.shape[0], 1, stack.shape[2], 1), 0.0)
-        quiet = quiet.transpose(1, 2) if layout.transposed else quiet
-        module.weight.copy_(quiet.reshape(module.weight.shape))
+        module.weight.copy_(weight_of_stack(quiet, layout, module.weight.shape))
 
 
 def _table(stages: Mapping[str, nn.Module], data: Data, counted: Tolerance, repeats: int) -> pd.DataFrame:

@@ -62,7 +62,7 @@ def hold_back(
     """
     if scores is None:
         scores = [torch.arange(channels.size, dtype=torch.float64) for channels in sets]
-    held: set[str] = set()
+    kept: set[str] = set()
     sides = list(sides_of(sets))
     changed = True
     while changed:
@@ -73,8 +73,8 @@ def hold_back(
                 removed[number][channel] = False
             if surplus:
                 changed = True
-                held.add(block.name)
-    return held
+                kept.add(block.name)
+    return kept
 
 
 def sides_of(sets: list[CoupledChannels]) -> Iterator[tuple[Block, list[tuple[int, Slice]]]]:

@@ -11,13 +11,13 @@ from hgsr_lite.study.analysis import (
     summary,
 )
 from hgsr_lite.study.baselines import held_zeros, zero_lowest_
-from hgsr_lite.study.curves import CURVES, curves, dense_accuracy, is_control, picture_of
 from hgsr_lite.study.distractors import READINGS, kept_channels, precision_and_recall
 from hgsr_lite.study.grid import recipes_of
 from hgsr_lite.study.intervals import confidence_half_width
 from hgsr_lite.study.job import Images, make_run
 from hgsr_lite.study.measurement import SPARSITY_METRICS, Measurement, measure
 from hgsr_lite.study.recovery import RECOVERY, has_readings, seeds_that_found
+from hgsr_lite.study.shown_paths import CURVES, curves, dense_accuracy, is_baseline, picture_of
 from hgsr_lite.study.study import Study, make_here
 from hgsr_lite.study.tables import read_table, with_paths
 from hgsr_lite.study.verdicts import accuracy_at, choices, prepared
@@ -42,7 +42,7 @@ __all__ = [
     "has_readings",
     "held_zeros",
     "hypervolume",
-    "is_control",
+    "is_baseline",
     "kept_channels",
     "make_here",
     "make_run",

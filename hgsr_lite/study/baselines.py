@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from hgsr_lite.arguments import choose
-from hgsr_lite.groups import GROUPINGS, kernel_stack, weight_layers
-from hgsr_lite.training.recipe import RANKINGS, UNITS
+from hgsr_lite.groups import GROUPINGS, kernel_stack
+from hgsr_lite.layers import weight_layers
+from hgsr_lite.training import RANKINGS, UNITS
 
 _SEED_SHIFT = 1_000_003
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.data import Data
-from hgsr_lite.groups import kernel_stack, weight_layers
+from hgsr_lite.groups import kernel_stack
+from hgsr_lite.layers import weight_layers
 
 READINGS = {"below 1e-3": {"tolerance": 1e-3}, "below a tenth": {"relative": 0.1}}
 """Two ways to call a channel ignored: all its weights below 1e-3, or below a tenth of the layer's largest."""

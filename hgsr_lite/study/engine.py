@@ -23,6 +23,7 @@ from tqdm import tqdm
 from hgsr_lite.arguments import available_cores, check_count
 from hgsr_lite.study.job import Job, WrongVersionsError
 from hgsr_lite.study.runs import Claims, Run, RunFolder
+from hgsr_lite.training import FINISHED
 
 _LONG_WAIT = 5.0  # seconds between two looks at what another driver has done
 _LOG = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def _keep(future: Future, job: Job, folder: RunFolder, outcome: Outcome) -> None
             f"a run could not be written to {folder.path} ({error.strerror}): {advice}"
         ) from error
     outcome.written += 1
-    outcome.diverged += record["ended"] != "finished"
+    outcome.diverged += record["ended"] != FINISHED
 
 
 def _deaf_to_ctrl_c(start: Callable[[], Any]) -> Any:

@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from hgsr_lite.arguments import choose
-from hgsr_lite.data.load import DISTRACTORS
+from hgsr_lite.data import DISTRACTORS
 from hgsr_lite.study.job import Images
-from hgsr_lite.training.recipe import FIELDS, Recipe
+from hgsr_lite.training import FIELDS, Recipe
 
 _TABLES = ("title", "images", "shared", "grid")
 

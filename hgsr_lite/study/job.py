@@ -7,8 +7,7 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -22,8 +21,7 @@ from hgsr_lite.data import Data, load_data
 from hgsr_lite.study.baselines import held_zeros, zero_lowest_
 from hgsr_lite.study.distractors import readings
 from hgsr_lite.study.measurement import by_layer, measure
-from hgsr_lite.training import accuracy, fit
-from hgsr_lite.training.recipe import Cut, Recipe
+from hgsr_lite.training import FINISHED, Cut, DivergedError, Recipe, accuracy, fit, one_thread
 
 PACKAGES = ("torch", "torchvision", "numpy", "numba", "hgsr-lite")
 """What must be the same wherever the runs of one study are made; so must Python's minor version."""
@@ -157,14 +155,14 @@ def make_run(recipe: Recipe, data: Data) -> dict[str, Any]:
     ('finished', 56554, 1)
     """
     started = time.perf_counter()
-    record: dict[str, Any] = {"ended": "finished", "metrics": {}, "layers": {}, "epochs": []}
-    with _one_thread(data.device), warnings.catch_warnings():
+    record: dict[str, Any] = {"ended": FINISHED, "metrics": {}, "layers": {}, "epochs": []}
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the history's notes say the same
         try:
             _make(recipe, data, record)
-        except FloatingPointError as error:
-            record["ended"] = f"diverged: {error}".partition("; the epochs before")[0]
-            record["epochs"] = getattr(error, "history").records  # noqa: B009
+        except DivergedError as error:
+            record["ended"] = f"diverged: {error.reason}"
+            record["epochs"] = error.history.records
     record["seconds"] = round(time.perf_counter() - started, 2)
     return {**record, "environment": environment(data.device)}
 
@@ -196,15 +194,3 @@ def _cut(recipe: Recipe) -> Callable[[nn.Module], object] | None:
         case Cut(by, unit, share):
             return partial(zero_lowest_, share=share, unit=unit, by=by, seed=recipe.seed)
     return None
-
-
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """One thread on a CPU, so that a run gives the same bits beside others and alone."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

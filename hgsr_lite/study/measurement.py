@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 from torch import nn
 
+from hgsr_lite.computed_weights import plain_copy
 from hgsr_lite.data import Data
 from hgsr_lite.removal import compact
-from hgsr_lite.training.measurement import accuracy, evaluate
+from hgsr_lite.training import accuracy, evaluate
 from hgsr_lite.zeros import LayerSparsity, SparsityReport, sparsity, zero_below_
 
 SPARSITY_METRICS = ("below tolerance", "exact zeros", "dead kernels", "dead channels")
@@ -61,7 +61,7 @@ def measure(
     >>> found.metrics["parameters"], "test accuracy" in found.metrics
     (56554, False)
     """
-    zeroed = copy.deepcopy(model).eval()
+    zeroed = plain_copy(model).eval()
     before = sparsity(model, tolerance, relative)
     if zero is None:
         zero_below_(zeroed, tolerance, relative)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hgsr_lite.study.analysis import against, at_levels, hypervolume, summary
-from hgsr_lite.study.curves import CURVES, curves, in_words, picture_of
 from hgsr_lite.study.recovery import RECOVERY, RECOVERY_IN_WORDS, has_readings, recovery_parts
+from hgsr_lite.study.shown_paths import CURVES, curves, in_words, picture_of
 from hgsr_lite.study.tables import read_table
 from hgsr_lite.study.verdicts import (
     FEWEST_POINTS,

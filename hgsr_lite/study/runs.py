@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hgsr_lite.study.job import Images
-from hgsr_lite.training.recipe import Recipe
+from hgsr_lite.training import Recipe
 
 OUTCOME = 1
 """Raised by one when training or measuring changes on purpose: older runs then no longer count."""

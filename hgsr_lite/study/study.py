@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from hgsr_lite.arguments import as_path
@@ -19,9 +18,7 @@ from hgsr_lite.study.grid import Grid, read_grid
 from hgsr_lite.study.job import Images, Job, fingerprint, make_run, versions
 from hgsr_lite.study.runs import Run, RunFolder, run_key
 from hgsr_lite.study.tables import frame_of, key_of, layer_rows, read_rows, read_table, rows_of, write_table
-from hgsr_lite.training.measurement import accuracy
-from hgsr_lite.training.recipe import Recipe
-from hgsr_lite.training.state import TrainingState
+from hgsr_lite.training import FINISHED, Recipe, TrainingState, accuracy, one_thread
 
 _PROBED_STEPS = 6
 
@@ -150,7 +147,7 @@ class Study:
         ended = {key: row["ended"] for key, row in rows.items()}
         ended |= {key: run.record["ended"] for key, run in runs.items()}
         mine = [ended[key] for key in keys if key in ended]
-        diverged = sum(how != "finished" for how in mine)
+        diverged = sum(how != FINISHED for how in mine)
         damage = {**damaged, **self.folder.damaged}
         return Progress(len(keys), len(mine), diverged, damage, len(ended) - len(mine))
 
@@ -190,9 +187,7 @@ class Study:
     def _probe(self, recipe: Recipe) -> tuple[float, float]:
         """Seconds of a training step, and of what follows each epoch."""
         data = self.grid.images.of_run(self.data, recipe.seed)
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             model, regularizer = recipe.build(data)
             state = TrainingState(model, data, regularizer, recipe.settings)
             state.start_epoch()
@@ -207,8 +202,6 @@ class Study:
             started = time.perf_counter()
             accuracy(state.model, data.validation)
             return step, time.perf_counter() - started
-        finally:
-            torch.set_num_threads(before)
 
     def __repr__(self) -> str:
         count = len(self.grid.recipes)

@@ -19,10 +19,9 @@ import pandas as pd
 
 from hgsr_lite.study.job import Images
 from hgsr_lite.study.runs import Run, run_key, short_hash, write_whole
-from hgsr_lite.training.recipe import FIELDS, Recipe
+from hgsr_lite.training import FIELDS, FINISHED, Recipe
 
 _IMAGES = tuple(f"images {part.name}" for part in fields(Images))
-_LAYER_KEY = ("key", "layer")
 
 
 def rows_of(runs: Iterable[Run]) -> list[dict[str, str]]:
@@ -146,5 +145,5 @@ def with_paths(table: pd.DataFrame) -> pd.DataFrame:
     table["amount"] = table["fraction"].fillna(table["strength"]).fillna(table["share"]).fillna(0.0)
     table["strength"] = table["strength"].fillna(table["calibrated strength"])
     table["parameters removed"] = 1 - table["parameters left"] / table["parameters"]
-    table["diverged"] = table["ended"] != "finished"
+    table["diverged"] = table["ended"] != FINISHED
     return table

@@ -10,6 +10,7 @@ import pandas as pd
 from hgsr_lite.study.analysis import at_levels, paired, summary
 from hgsr_lite.study.intervals import confidence_half_width
 from hgsr_lite.table import PENALTY_FAMILIES
+from hgsr_lite.training import RANKINGS
 
 PATH = ("method", "grouping", "step", "start")
 """What tells one path from another here: also the kind of step and the initial weights."""
@@ -21,7 +22,6 @@ LOSS_ALLOWED = 0.01
 FEWEST_POINTS = 2
 """One point is no path."""
 _FEWEST_SEEDS = 3
-_CONTROLS = ("magnitude", "random")
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
@@ -97,8 +97,8 @@ def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, m
     lost = means.index.get_level_values("start").map(dense) - means[TUNED[0]]
     best = table[np.asarray(lost) <= loss_allowed].reset_index().sort_values(goal, ascending=False)
     best = best.groupby(list(PATH), sort=False).head(1)
-    is_control = best["method"].isin(_CONTROLS)
-    return pd.concat([best[~is_control].head(most), best[is_control].head(1)], ignore_index=True)
+    is_baseline = best["method"].isin(RANKINGS)
+    return pd.concat([best[~is_baseline].head(most), best[is_baseline].head(1)], ignore_index=True)
 
 
 def markdown_table(table: pd.DataFrame) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -99,7 +100,8 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         found = dict(state["identity"])
-    except Exception as error:  # whatever else it may be, its checksum says that nobody here wrote it so
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
+        # The checksum fits, so these are the bytes that were written, but by no version of this package.
         raise ValueError(f"{path.name} is no readable checkpoint of this package: {advice}") from error
     differing = [
         f"{name} was {found.get(name)!r}, now {now!r}"

@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hgsr_lite.groups import kernel_norms, weight_layers
+from hgsr_lite.groups import kernel_norms
+from hgsr_lite.layers import weight_layers
 
 MOST_SNAPSHOTS = 40
 """Snapshots kept of one run, evenly spaced: enough for a scrubber, small enough for a checkpoint."""

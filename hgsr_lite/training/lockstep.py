@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from hgsr_lite.data import one_look
+from hgsr_lite.data import one_batch
 from hgsr_lite.fast import send
+from hgsr_lite.groups import sum_dtype
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.regularizer import Regularizer
-from hgsr_lite.training.state import DivergedError, TrainingState, at_least_float32
+from hgsr_lite.training.state import DivergedError, TrainingState
 
 _L1 = Penalty("l1")
 
@@ -75,7 +76,7 @@ class Lockstep:
         self._settings = runs[0].settings
         self._optimizer = self._settings.make_optimizer(self._parameters.values())
         self._start_sums()
-        self._families = self._find_families()
+        self._alike = self._find_alike()
 
     def __enter__(self) -> Lockstep:
         return self
@@ -99,8 +100,8 @@ class Lockstep:
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.lr_in(self.runs[0].epoch)
         self._start_sums()
-        for looks in zip(*(run.looks() for run in self.runs), strict=True):
-            images, labels = self.runs[0].show(one_look(looks))
+        for specs in zip(*(run.specs() for run in self.runs), strict=True):
+            images, labels = self.runs[0].show(one_batch(specs))
             self.step(*(part.unflatten(0, (len(self.runs), -1)) for part in (images, labels)))
             if self.runs[0].is_between_epochs:
                 self._end_epoch()
@@ -124,7 +125,9 @@ class Lockstep:
         with self._settings.autocast(images.device):
             forward = torch.vmap(self._forward, randomness="different")
             scores = forward(self._parameters, self._buffers, images)
-        each = cross_entropy(at_least_float32(scores).flatten(0, 1), labels.flatten(), reduction="none")
+        each = cross_entropy(
+            scores.to(sum_dtype(scores.dtype)).flatten(0, 1), labels.flatten(), reduction="none"
+        )
         losses = each.view_as(labels).mean(1)
         losses.sum().backward()
         terms = torch.zeros_like(losses.detach()) if self._settings.proximal else self._penalise()
@@ -143,7 +146,7 @@ class Lockstep:
     def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
         return functional_call(self._skeleton, (parameters, buffers), (images,))
 
-    def _find_families(self) -> list[_SamePenalty]:
+    def _find_alike(self) -> list[_SamePenalty]:
         """The runs that still train and have a penalty, those that share it and its layers together."""
         numbers: dict[tuple, list[int]] = {}
         for number, run in self._alive():
@@ -160,27 +163,27 @@ class Lockstep:
     def _penalise(self) -> Tensor:
         """Add every run's penalty gradient; return the values, one a run."""
         terms = torch.zeros_like(self._term_sums)
-        for family in self._families:
-            if terms.device.type == "cpu" and family.regularizers[0].backend == "compiled":
-                terms[family.rows] = torch.stack([reg.add_gradient_() for reg in family.regularizers])
+        for alike in self._alike:
+            if terms.device.type == "cpu" and alike.regularizers[0].backend == "compiled":
+                terms[alike.rows] = torch.stack([reg.add_gradient_() for reg in alike.regularizers])
             else:
-                terms[family.rows] = self._penalise_family(family)
+                terms[alike.rows] = self._penalise_alike(alike)
         return terms
 
-    def _penalise_family(self, family: _SamePenalty) -> Tensor:
+    def _penalise_alike(self, alike: _SamePenalty) -> Tensor:
         """The plain formula: as many operators as for one run."""
-        terms = torch.zeros(len(family.rows), device=family.rows.device)
-        reg = family.regularizers[0]
-        strengths = family.strengths()
+        terms = torch.zeros(len(alike.rows), device=alike.rows.device)
+        reg = alike.regularizers[0]
+        strengths = alike.strengths()
         for layer in reg.layers:
             stacked = self._parameters[f"{layer.name}.weight".removeprefix(".")]
-            weights = stacked.detach()[family.rows]
+            weights = stacked.detach()[alike.rows]
             for penalty, strength in zip((reg.penalty, _L1), strengths, strict=False):
                 each = partial(penalty.value_and_gradient, layout=layer.layout)
                 values, gradients = torch.vmap(each)(weights)
                 terms += strength * values
                 scale = strength.to(weights.dtype).view(-1, *[1] * (weights.ndim - 1))
-                stacked.grad.index_add_(0, family.rows, scale * gradients)
+                stacked.grad.index_add_(0, alike.rows, scale * gradients)
         return terms
 
     def _take_proximal_steps(self, losses: Tensor) -> None:
@@ -198,7 +201,7 @@ class Lockstep:
             yield
         except DivergedError as error:
             self.failed[number] = error
-            self._families = self._find_families()
+            self._alike = self._find_alike()
 
 
 def _stack(models: list[nn.Module], named: Callable[[nn.Module], Iterable]) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from tqdm import tqdm
 
 from hgsr_lite.arguments import as_path, check_flag, check_seed
 from hgsr_lite.data import Data, check_data
-from hgsr_lite.groups import check_model
+from hgsr_lite.layers import check_model
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.training.checkpoint import check_room, load_checkpoint, save_checkpoint
 from hgsr_lite.training.history import History
@@ -74,26 +76,24 @@ def fit(
     Raises `ValueError` for impossible settings and for a checkpoint of another run.
     """
     settings = Settings(
-        epochs,
-        seed,
-        lr,
-        momentum,
-        weight_decay,
-        batch_size,
-        optimizer,
-        proximal,
-        augment,
-        tolerance,
-        relative,
-        bfloat16,
+        epochs=epochs,
+        seed=seed,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        proximal=proximal,
+        augment=augment,
+        tolerance=tolerance,
+        relative=relative,
+        bfloat16=bfloat16,
     )
     _check_parts(model, data, regularizer, checkpoint, progress)
     settings.check()
     model.to(data.device)
     _check_scores(model, data)
-    cuda = [data.device] if data.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), threads_for(model, data, settings.batch_size):
-        torch.manual_seed(settings.seed)
+    with training_conditions(model, data, settings):
         state = TrainingState(model, data, regularizer, settings)
         path = None if checkpoint is None else Path(checkpoint)
         if path is not None and path.exists():
@@ -105,6 +105,18 @@ def fit(
             save_checkpoint(path, state.state())
             check_room(path)
         return _to_the_end(state, path, progress)
+
+
+@contextmanager
+def training_conditions(model: nn.Module, data: Data, settings: Settings) -> Iterator[None]:
+    """What a training's numbers depend on besides its parts: random numbers by its seed, and the threads.
+
+    Both are as before when the context ends.
+    """
+    cuda = [data.device] if data.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), threads_for(model, data, settings.batch_size):
+        torch.manual_seed(settings.seed)
+        yield
 
 
 def _check_parts(

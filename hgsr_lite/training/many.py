@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -16,13 +15,12 @@ from hgsr_lite.arguments import choose
 from hgsr_lite.data import Data, check_data
 from hgsr_lite.training.history import History
 from hgsr_lite.training.lockstep import Lockstep
-from hgsr_lite.training.loop import fit
+from hgsr_lite.training.loop import fit, training_conditions
 from hgsr_lite.training.measurement import test_result
 from hgsr_lite.training.recipe import Cut, Recipe
-from hgsr_lite.training.state import DivergedError, TrainingState
+from hgsr_lite.training.state import FINISHED, DivergedError, TrainingState
 
 WAYS = ("auto", "loop", "lockstep")
-FINISHED = "finished"
 _MOST_IN_STEP = 64  # networks: more would need more memory and no longer save launches
 _SMALL_IMAGES = 16  # pixels: up to here a step is a queue of tiny operators, and stacking them pays on a CPU
 _LOG = logging.getLogger(__name__)
@@ -141,9 +139,7 @@ def _in_step(both: list[tuple[Recipe, TrainingState]]) -> Iterator[Trained]:
     data, settings = states[0].data, states[0].settings
     for state in states:
         state.history.take_snapshot(state.model, 0, settings.epochs)
-    cuda = [data.device] if data.device.type == "cuda" else []
-    with Lockstep(states) as together, torch.random.fork_rng(cuda):
-        torch.manual_seed(settings.seed)
+    with training_conditions(states[0].model, data, settings), Lockstep(states) as together:
         for _ in together.train():
             pass
     for place, (recipe, state) in enumerate(both):

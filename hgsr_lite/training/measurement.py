@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from hgsr_lite.computed_weights import plain_copy
 from hgsr_lite.data import Data, Split, check_data
-from hgsr_lite.groups import check_model, plain_copy
+from hgsr_lite.layers import check_model
 from hgsr_lite.training.history import TestResult
 from hgsr_lite.zeros import sparsity, zero_below_
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hgsr_lite.data import Data, Look, augmented_looks
+from hgsr_lite.data import BatchSpec, Data, augmented_specs
+from hgsr_lite.groups import sum_dtype
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.training.checkpoint import fingerprint
 from hgsr_lite.training.history import History
@@ -21,13 +22,10 @@ from hgsr_lite.training.measurement import evaluate
 from hgsr_lite.training.settings import Settings
 from hgsr_lite.zeros import SparsityReport, sparsity
 
+FINISHED = "finished"
+"""How a run ended that did not stop early."""
 _CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
 _FEW_STEPS = 50  # in fewer, a network may well have learnt nothing yet
-
-
-def at_least_float32(scores: Tensor) -> Tensor:
-    """Scores as exact as a loss needs them; float64 stays what it is."""
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 class DivergedError(FloatingPointError):
@@ -112,18 +110,18 @@ class TrainingState:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The training images of one epoch, shuffled, cropped and flipped if asked for."""
-        return map(self.show, self.looks())
+        return map(self.show, self.specs())
 
-    def looks(self) -> Iterator[Look]:
+    def specs(self) -> Iterator[BatchSpec]:
         """Which images each batch of an epoch shows, and how: all that is random about it."""
         train, batch_size = self.data.train, self.settings.batch_size
         if self.settings.augment:
-            return augmented_looks(train, batch_size, self.generator, self._padding)
-        return map(Look, train.order(batch_size, self.generator))
+            return augmented_specs(train, batch_size, self.generator, self._padding)
+        return map(BatchSpec, train.order(batch_size, self.generator))
 
-    def show(self, look: Look) -> tuple[Tensor, Tensor]:
+    def show(self, spec: BatchSpec) -> tuple[Tensor, Tensor]:
         """A batch's images and labels."""
-        images, labels = look.at(self.data.train, self._padding)
+        images, labels = spec.at(self.data.train, self._padding)
         return self.settings.as_wanted(images), labels
 
     @property
@@ -196,7 +194,7 @@ class TrainingState:
         self.optimizer.zero_grad()
         with self.settings.autocast(images.device):
             scores = self.model(images)
-        loss = cross_entropy(at_least_float32(scores), labels)
+        loss = cross_entropy(scores.to(sum_dtype(scores.dtype)), labels)
         loss.backward()
         term = torch.zeros_like(loss.detach())
         if self.regularizer is not None and not self.settings.proximal:

@@ -18,7 +18,10 @@ WORTH_SHARING = 100e9
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let PyTorch compute on one thread of the CPU as long as the context lasts."""
+    """Let PyTorch compute on one thread of the CPU as long as the context lasts.
+
+    Then a sum has the same bits beside other work and alone.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

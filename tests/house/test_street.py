@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,18 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "numba", "papermill")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "numba",
+    "papermill",
+    "triton",
+)
 
 
 def street_holds(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -76,3 +88,11 @@ def test_a_penalty_on_a_model_costs_torch_alone():
 def test_every_public_name_can_be_had():
     statement = "import hgsr_lite as hg; [getattr(hg, name) for name in hg.__all__]"
     assert "torchvision" in loaded_after(statement)
+
+
+@pytest.mark.parametrize(
+    "room", sorted(path.parent.name for path in (REPOSITORY / "hgsr_lite").glob("*/__init__.py"))
+)
+def test_no_file_of_a_room_bears_the_name_of_what_the_room_hands_on(room):
+    handed_on = set(importlib.import_module(f"hgsr_lite.{room}").__all__)
+    assert handed_on.isdisjoint(path.stem for path in (REPOSITORY / "hgsr_lite" / room).rglob("*.py"))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from hgsr_lite import Layout, kernel_norms, kernel_stack, weight_layers
-from hgsr_lite.groups import plain_copy
+from hgsr_lite.computed_weights import is_computed, plain_copy
 
 LAYERS = {
     "Conv1d": (nn.Conv1d(4, 6, 5), (1, 6, 4, 5)),
@@ -166,7 +166,7 @@ def test_a_plain_copy_computes_the_same_and_can_be_written_to(make):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     copied = plain_copy(model)
     torch.testing.assert_close(copied(images), expected)
-    assert not any(layer.is_computed for layer in weight_layers(copied))
+    assert not any(is_computed(layer.module) for layer in weight_layers(copied))
     with torch.no_grad():
         for layer in weight_layers(copied):
             layer.weight.zero_()

@@ -15,7 +15,7 @@ from torch.nn.utils import prune
 
 from hgsr_lite import GROUPINGS, PENALTIES, Penalty, Regularizer, build_model
 from hgsr_lite.fast import plain_gradient_
-from hgsr_lite.groups import weight_layers
+from hgsr_lite.layers import weight_layers
 from hgsr_lite.proximal import NotFiniteError
 
 

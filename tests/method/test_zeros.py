@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 
 from hgsr_lite import build_model, load_data, sparsity, weight_layers, zero_below_
 from hgsr_lite import test_result as measured
-from hgsr_lite.groups import plain_copy
+from hgsr_lite.computed_weights import plain_copy
 
 
 def layer_with(weight, **options):

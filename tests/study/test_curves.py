@@ -20,7 +20,7 @@ from hgsr_lite.study import (
     accuracy_at,
     curves,
     dense_accuracy,
-    is_control,
+    is_baseline,
     picture_of,
     prepared,
     read_table,
@@ -91,10 +91,10 @@ def test_no_picture_without_a_study():
 @pytest.mark.parametrize("gain", CURVES)
 def test_penalties_that_get_furthest_stand_beside_both_controls_and_the_authors_choice(digits, gain):
     shown = curves(digits, gain)
-    controls = [name for name in shown if is_control(name)]
+    controls = [name for name in shown if is_baseline(name)]
     unit = {"parameters removed": "input channels", "dead kernels": "kernels"}[gain]
     assert controls == [f"cut {unit} by size", f"cut {unit} by lot"]
-    penalties = [name.split(",")[0] for name in shown if not is_control(name)]
+    penalties = [name.split(",")[0] for name in shown if not is_baseline(name)]
     assert 3 <= len(penalties) <= 4
     assert len(set(penalties)) == len(penalties)
     assert "hsq_gl12" in penalties
@@ -120,7 +120,7 @@ def test_the_figure_draws_those_numbers_with_their_interval(digits):
         ends = band.get_paths()[0].get_extents()
         assert ends.ymax == pytest.approx((100 * (rows["mean"] + rows["±"])).max())
         assert ends.ymin == pytest.approx((100 * (rows["mean"] - rows["±"])).min())
-        assert (lines[name].get_linestyle() == "--") == is_control(name)
+        assert (lines[name].get_linestyle() == "--") == is_baseline(name)
     assert lines["dense, the same budget"].get_ydata()[0] == pytest.approx(100 * dense_accuracy(digits))
     plt.close(figure)
 

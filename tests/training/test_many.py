@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import hgsr_lite as hg
 from hgsr_lite import fit_many
-from hgsr_lite.data.augment import one_look
+from hgsr_lite.data.augment import one_batch
 from hgsr_lite.fast import plan
 from hgsr_lite.training import many
 from hgsr_lite.training.lockstep import Lockstep
@@ -122,10 +122,10 @@ def test_an_epoch_in_lockstep_takes_as_many_operators_for_many_networks_as_for_t
         with Lockstep(runs) as together:
             for run in runs:
                 run.start_epoch()
-            looks = list(zip(*(run.looks() for run in runs), strict=True))
+            specs = list(zip(*(run.specs() for run in runs), strict=True))
             with _Counter() as counter:
-                for step in looks:
-                    images, labels = runs[0].show(one_look(step))
+                for step in specs:
+                    images, labels = runs[0].show(one_batch(step))
                     together.step(*(part.unflatten(0, (networks, -1)) for part in (images, labels)))
             counts.append(counter.count)
     assert counts[0] == counts[1]

@@ -1,11 +1,7 @@
 """The thresholds of `hsqrt_gl12` and `hsq_gl12`, one group at a time, compiled for the CPU.
 
 The methods are those of `half_thresholds`; here a group whose first answer is proved right is left at
-once, and only the others search on. Scratch of a group, one entry a kernel in each row:
-
-- `sums`, of the weights' dtype: S, m and Q of the present sets, and m before;
-- `rows`, float64: the roots x_k; bounds of the bearable forces; the largest magnitudes; S, m and Q of
-  the full sets; which kernels a candidate keeps alive; the thresholds of the best candidate.
+once, and only the others search on.
 """
 
 from __future__ import annotations
@@ -20,35 +16,34 @@ _NODES = 64
 
 
 @njit(**COMPILE)
-def rooted_half(a, kernels, elements, step, sums, threshold, rows, column):
+def rooted_half(group, step):
     """t sqrt(X): the threshold of each kernel. See `half_thresholds.rooted_half_threshold`.
 
     From each promising force the iteration f <- t / (2 sqrt(X(f))), sped up by Newton, goes to where it
     rests. The first start is the smallest force possible; in early training it leads to the optimum, and
     one more value proves it.
     """
-    total, bound = start(a, kernels, elements, sums, threshold, rows)
+    total, bound = start(group)
     low = 0.5 * step / np.sqrt(total)
-    threshold[:kernels] = np.inf
+    group.threshold[:] = np.inf
     if not low < bound:
         return
-    kept = rows[7]
-    precision = np.finfo(a.dtype).eps
-    tolerance = max(1e-10, 8 * precision) * 0.5 * np.sum(rows[5, :kernels])
+    precision = np.finfo(group.magnitudes.dtype).eps
+    tolerance = max(1e-10, 8 * precision) * 0.5 * np.sum(group.full_squares)
     nodes = np.empty((2, _NODES))
     nodes[0, 0], nodes[1, 0] = bound, 0.0
     count, best, force, last = 1, np.inf, low, low
     while count < _NODES:
         if force < last:
-            restart(kernels, sums, rows)
+            restart(group)
         last = force
-        total, give, gains = respond(a, kernels, elements, force, False, sums, threshold, rows, column)
+        total, give, gains = respond(group, force, False)
         count = _insert(nodes, count, force, gains)
         value = 0.25 * step * step / force - gains
         following = force
         if value < best:
             best = value
-            kept[:kernels] = threshold[:kernels]
+            group.kept[:] = group.threshold
             rate = 0.25 * step * total**-1.5 * give if total > 0 else 1.0
             following = 0.5 * step / np.sqrt(total) if total > 0 else force
             force += (following - force) / (1 - rate if rate < 0.5 else 1.0)
@@ -56,9 +51,9 @@ def rooted_half(a, kernels, elements, step, sums, threshold, rows, column):
             force = _next_force(nodes, count, step, min(best, 0.0) - tolerance)
             if force == 0:
                 break
-    threshold[:kernels] = np.inf
+    group.threshold[:] = np.inf
     if best < 0:
-        threshold[:kernels] = kept[:kernels]
+        group.threshold[:] = group.kept
 
 
 @njit(**COMPILE)
@@ -89,25 +84,23 @@ def _next_force(nodes, count, step, ceiling):
 
 
 @njit(**COMPILE)
-def squared_half(a, kernels, elements, step, sums, threshold, rows, column):
+def squared_half(group, step):
     """t X^2: the threshold of each kernel. See `half_thresholds.squared_half_threshold`.
 
     If the force f = 2 t X(f) is met with every kernel at its own optimum, that is the optimum; only a
     group with a kernel at the border tries the other candidates.
     """
-    total, _ = start(a, kernels, elements, sums, threshold, rows)
-    if np.max(rows[2, :kernels]) <= step:
-        threshold[:kernels] = np.inf
+    total, _ = start(group)
+    if np.max(group.largest) <= step:
+        group.threshold[:] = np.inf
         return
-    rows[6, :kernels] = 1.0
-    low, high = _joint_force(a, kernels, elements, step, False, sums, threshold, rows, column)
+    group.living[:] = 1.0
+    low, high = _joint_force(group, step, False)
     if low == high:
         return
-    best = _keep_best_single(a, kernels, elements, step, threshold, rows)
-    marginal, following, weakest = _border(
-        a, kernels, elements, step, low, high, sums, threshold, rows, column
-    )
-    living = rows[6]
+    best = _keep_best_single(group, step)
+    marginal, following, weakest = _border(group, step, low, high)
+    living = group.living
     for candidate in range(4):
         if candidate == 1 and marginal >= 0:
             living[marginal] = 1.0
@@ -119,33 +112,33 @@ def squared_half(a, kernels, elements, step, sums, threshold, rows, column):
             if following >= 0:
                 living[marginal] = 0.0
                 living[following] = 1.0
-        restart(kernels, sums, rows)
-        _, force = _joint_force(a, kernels, elements, step, True, sums, threshold, rows, column)
-        total, _, gains = respond(a, kernels, elements, force, True, sums, threshold, rows, column)
+        restart(group)
+        _, force = _joint_force(group, step, True)
+        total, _, gains = respond(group, force, True)
         lowered = gains + force * total - step * total * total
         if lowered > best:
             best = lowered
-            rows[7, :kernels] = threshold[:kernels]
-    threshold[:kernels] = rows[7, :kernels]
+            group.kept[:] = group.threshold
+    group.threshold[:] = group.kept
 
 
 @njit(**COMPILE)
-def _joint_force(a, kernels, elements, step, forced, sums, threshold, rows, column):
+def _joint_force(group, step, forced):
     """The force with X(f) = f / (2 t): (f, f), or the narrow bracket in which X(f) jumps over it."""
-    precision = np.finfo(a.dtype).eps
+    precision = np.finfo(group.magnitudes.dtype).eps
     total, below, above = 0.0, -1, -1
-    for k in range(kernels):
-        total += np.sqrt(rows[3, k]) * rows[6, k]
+    for k in range(group.kernels):
+        total += np.sqrt(group.full_total[k]) * group.living[k]
     low, high = 0.0, 2 * step * total
     force = high
     for _ in range(MOST_ROUNDS):
-        total, give, _ = respond(a, kernels, elements, force, forced, sums, threshold, rows, column)
+        total, give, _ = respond(group, force, forced)
         excess = total - 0.5 * force / step
         if abs(excess) <= 64 * precision * total:
             return force, force
         alive = 0
-        for k in range(kernels):
-            alive += rows[0, k] > 0
+        for k in range(group.kernels):
+            alive += group.roots[k] > 0
         if excess > 0:
             low, below = force, alive
         else:
@@ -159,39 +152,39 @@ def _joint_force(a, kernels, elements, step, forced, sums, threshold, rows, colu
 
 
 @njit(**COMPILE)
-def _keep_best_single(a, kernels, elements, step, threshold, rows):
+def _keep_best_single(group, step):
     """Keep the thresholds of the best kernel alone, and return its gain."""
     best, where = 0.0, -1
-    for k in range(kernels):
+    for k in range(group.kernels):
         gain = 0.0
-        for e in range(elements):
-            gain += 0.5 * max(a[e * kernels + k] - step, 0.0) ** 2
+        for e in range(group.elements):
+            gain += 0.5 * max(group.magnitudes[e * group.kernels + k] - step, 0.0) ** 2
         if gain > best:
             best, where = gain, k
-        rows[7, k] = np.inf
+        group.kept[k] = np.inf
     if where >= 0:
-        rows[7, where] = step
+        group.kept[where] = step
     return best
 
 
 @njit(**COMPILE)
-def _border(a, kernels, elements, step, low, high, sums, threshold, rows, column):
+def _border(group, step, low, high):
     """Mark the kernels that live at the border; find the first that cannot join them, the next after it,
     and which of the living bears least (-1: there is none)."""
-    roots, bearable, living = rows[0], rows[1], rows[6]
-    restart(kernels, sums, rows)
-    total, _, _ = respond(a, kernels, elements, high, False, sums, threshold, rows, column)
+    roots, bearable, living = group.roots, group.bearable, group.living
+    restart(group)
+    total, _, _ = respond(group, high, False)
     weakest, least = -1, np.inf
-    for k in range(kernels):
+    for k in range(group.kernels):
         living[k] = 1.0 if roots[k] > 0 else 0.0
         if roots[k] > 0:
-            bears = 0.5 * (sums[2, k] - sums[1, k] * np.float64(threshold[k]) ** 2) / roots[k]
+            bears = 0.5 * (group.squares[k] - group.count[k] * np.float64(group.threshold[k]) ** 2) / roots[k]
             if bears < least:
                 least, weakest = bears, k
-    restart(kernels, sums, rows)
-    respond(a, kernels, elements, low, False, sums, threshold, rows, column)
+    restart(group)
+    respond(group, low, False)
     marginal, following = -1, -1
-    for k in range(kernels):
+    for k in range(group.kernels):
         if living[k] == 0 and roots[k] > 0:
             # Of several equal kernels at the border, as many stay as can bear the force together.
             if marginal < 0 and total + roots[k] <= 0.5 * low / step:
@@ -199,7 +192,7 @@ def _border(a, kernels, elements, step, low, high, sums, threshold, rows, column
                 living[k] = 1.0
             elif marginal < 0:
                 marginal = k
-    for k in range(kernels):
+    for k in range(group.kernels):
         if living[k] == 0 and k != marginal and (following < 0 or bearable[k] > bearable[following]):
             following = k
     return marginal, following, weakest

@@ -19,10 +19,15 @@ are sorted and every m is tried.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 from hgsr_lite.fast.cpu.thresholds import COMPILE, MOST_ROUNDS, sum_above, sums_above
+
+_NOTHING = (0.0, 0.0, 0.0, 0.0, -np.inf)
+"""Root, sum, count, squares and gain of a kernel that is zero."""
 
 
 @njit(inline="always")
@@ -45,7 +50,7 @@ def _is_global(u, total, count, size, force):
 def _best_of_sorted(column, size, force):
     """Try every m: (root, sum, count, squares, gain) of the best stationary point; root 0 if none."""
     total, squares, gain = 0.0, 0.0, -np.inf
-    found = (0.0, 0.0, 0.0, 0.0, -np.inf)
+    found = _NOTHING
     for m in range(1, size + 1):
         value = column[m - 1]
         if value <= 0:
@@ -104,21 +109,64 @@ def half_one(a, size, force, column):
     return 0.5 * force / u if gain > 0 else np.inf
 
 
-@njit(**COMPILE)
-def _set_kernel(k, found, force, sums, threshold, roots):
-    roots[k] = found[0]
-    sums[0, k], sums[1, k], sums[2, k] = found[1], found[2], found[3]
-    threshold[k] = 0.5 * force / found[0] if found[0] > 0 else np.inf
+class KernelGroup(NamedTuple):
+    """One group's magnitudes and what is known of each of its kernels: arrays of one entry a kernel.
+
+    The magnitudes lie element by element. `threshold` and the sums of what is above it (the `total`, the
+    `count`, the `squares`, the count before) are of the weights' dtype, the rest is float64.
+    """
+
+    kernels: int
+    elements: int
+    magnitudes: np.ndarray
+    threshold: np.ndarray
+    total: np.ndarray
+    count: np.ndarray
+    squares: np.ndarray
+    count_before: np.ndarray
+    roots: np.ndarray
+    bearable: np.ndarray  # at least the force that the kernel bears
+    largest: np.ndarray
+    full_total: np.ndarray  # the sums where nothing is below the threshold
+    full_count: np.ndarray
+    full_squares: np.ndarray
+    living: np.ndarray  # 1 for a kernel that a candidate keeps
+    kept: np.ndarray  # the thresholds of the best candidate
+    column: np.ndarray  # room for one kernel's elements, sorted
+
+
+@njit(inline="always")
+def kernel_group(kernels, elements, magnitudes, threshold, sums, rows, column):
+    """A group in scratch memory: four rows of `sums`, eight `rows`."""
+    return KernelGroup(
+        kernels, elements, magnitudes, threshold, sums[0], sums[1], sums[2], sums[3], rows[0], rows[1],
+        rows[2], rows[3], rows[4], rows[5], rows[6], rows[7], column,
+    )  # fmt: skip
+
+
+@njit(inline="always")
+def _find_sums(group):
+    sums_above(
+        group.magnitudes, group.kernels, group.elements, group.threshold,
+        group.total, group.count, group.squares,
+    )  # fmt: skip
 
 
 @njit(**COMPILE)
-def _solve_sorted(a, k, kernels, elements, force, forced, sums, threshold, rows, column):
+def _set_kernel(group, k, found, force):
+    group.roots[k] = found[0]
+    group.total[k], group.count[k], group.squares[k] = found[1], found[2], found[3]
+    group.threshold[k] = 0.5 * force / found[0] if found[0] > 0 else np.inf
+
+
+@njit(**COMPILE)
+def _solve_sorted(group, k, force, forced):
     """One kernel by trying every m; a kernel found to be zero bears no more than this force."""
-    bearable = rows[1]
-    found = (0.0, 0.0, 0.0, 0.0, -np.inf)
+    bearable, column, elements = group.bearable, group.column, group.elements
+    found = _NOTHING
     if forced or force < bearable[k]:
-        for e in range(elements):
-            value = np.float64(a[e * kernels + k])
+        for e in range(group.elements):
+            value = np.float64(group.magnitudes[e * group.kernels + k])
             place = e
             while place > 0 and column[place - 1] < value:
                 column[place] = column[place - 1]
@@ -127,68 +175,76 @@ def _solve_sorted(a, k, kernels, elements, force, forced, sums, threshold, rows,
         found = _best_of_sorted(column, elements, force)
         if not forced and found[4] <= 0:
             bearable[k] = min(bearable[k], force)
-            found = (0.0, 0.0, 0.0, 0.0, -np.inf)
-    _set_kernel(k, found, force, sums, threshold, rows[0])
+            found = _NOTHING
+    _set_kernel(group, k, found, force)
 
 
 @njit(**COMPILE)
-def respond(a, kernels, elements, force, forced, sums, threshold, rows, column):
+def respond(group, force, forced):
     """Solve problem (1) for every kernel, from the sets it had: its root is 0 where it is zero.
 
     Returns the sum of the roots, how fast it falls as the force grows, and the sum of the gains.
-    `forced` keeps the kernels marked in the last row of scratch, and only those, if they can live at all.
+    `forced` keeps the kernels marked as `living`, and only those, if they can live at all.
     """
-    roots, living = rows[0], rows[6]
+    roots, living = group.roots, group.living
     for _ in range(MOST_ROUNDS):
-        for k in range(kernels):
+        for k in range(group.kernels):
             # The smallest of totals stands for none: then the threshold is beyond every magnitude.
-            roots[k] = _largest_root(max(np.float64(sums[0, k]), 1e-300), 0.5 * force * sums[1, k], 4)
-            sums[3, k] = sums[1, k]
-            threshold[k] = 0.5 * force / roots[k]
-        sums_above(a, kernels, elements, threshold, sums[0], sums[1], sums[2])
+            roots[k] = _largest_root(max(np.float64(group.total[k]), 1e-300), 0.5 * force * group.count[k], 4)
+            group.count_before[k] = group.count[k]
+            group.threshold[k] = 0.5 * force / roots[k]
+        _find_sums(group)
         changes = 0.0
-        for k in range(kernels):
-            changes += abs(sums[1, k] - sums[3, k])
+        for k in range(group.kernels):
+            changes += abs(group.count[k] - group.count_before[k])
         if changes == 0:
             break
-    for k in range(kernels):
+    for k in range(group.kernels):
         if forced and living[k] == 0:
-            _set_kernel(k, (0.0, 0.0, 0.0, 0.0, -np.inf), force, sums, threshold, roots)
-        elif not _is_global(roots[k], np.float64(sums[0, k]), sums[1, k], elements, force):
-            _solve_sorted(a, k, kernels, elements, force, forced, sums, threshold, rows, column)
+            _set_kernel(group, k, _NOTHING, force)
+        elif not _is_global(roots[k], np.float64(group.total[k]), group.count[k], group.elements, force):
+            _solve_sorted(group, k, force, forced)
     total, give, gains = 0.0, 0.0, 0.0
-    for k in range(kernels):
-        u, count, alive = roots[k], np.float64(sums[1, k]), np.float64(roots[k] > 0)
+    for k in range(group.kernels):
+        u, count, alive = roots[k], np.float64(group.count[k]), np.float64(roots[k] > 0)
         # At u > 0 the curvature 3 u^2 - S is above zero but for rounding; at u = 0 the count is zero.
-        give += count / (max(6 * u * u - 2 * sums[0, k], 1e-300) + (1 - alive))
+        give += count / (max(6 * u * u - 2 * group.total[k], 1e-300) + (1 - alive))
         cut = alive * 0.5 * force / (u + (1 - alive))
-        gains += 0.5 * (sums[2, k] - count * cut * cut) - force * u
+        gains += 0.5 * (group.squares[k] - count * cut * cut) - force * u
         total += u
     return total, give, gains
 
 
 @njit(**COMPILE)
-def start(a, kernels, elements, sums, threshold, rows):
+def start(group):
     """Full sets and bounds of what each kernel bears; returns the sum of sqrt(S_k) and the largest bound."""
-    for k in range(kernels):
-        rows[2, k] = 0.0
-        threshold[k] = 0.0
-    for e in range(elements):
-        row = a[e * kernels : (e + 1) * kernels]
-        for k in range(kernels):
-            rows[2, k] = max(rows[2, k], np.float64(row[k]))
-    sums_above(a, kernels, elements, threshold, sums[0], sums[1], sums[2])
+    for k in range(group.kernels):
+        group.largest[k] = 0.0
+        group.threshold[k] = 0.0
+    for e in range(group.elements):
+        row = group.magnitudes[e * group.kernels : (e + 1) * group.kernels]
+        for k in range(group.kernels):
+            group.largest[k] = max(group.largest[k], np.float64(row[k]))
+    _find_sums(group)
     total, bound = 0.0, 0.0
-    for k in range(kernels):
-        total += np.sqrt(np.float64(sums[0, k]))
-        rows[1, k] = _bearable_bound(rows[2, k], np.float64(sums[0, k]), elements)
-        bound = max(bound, rows[1, k])
-        rows[3, k], rows[4, k], rows[5, k] = sums[0, k], sums[1, k], sums[2, k]
+    for k in range(group.kernels):
+        total += np.sqrt(np.float64(group.total[k]))
+        group.bearable[k] = _bearable_bound(group.largest[k], np.float64(group.total[k]), group.elements)
+        bound = max(bound, group.bearable[k])
+        group.full_total[k], group.full_count[k], group.full_squares[k] = (
+            group.total[k],
+            group.count[k],
+            group.squares[k],
+        )
     return total, bound
 
 
 @njit(**COMPILE)
-def restart(kernels, sums, rows):
+def restart(group):
     """Back to the full sets: from there a lower force finds again the kernels a higher one emptied."""
-    for k in range(kernels):
-        sums[0, k], sums[1, k], sums[2, k] = rows[3, k], rows[4, k], rows[5, k]
+    for k in range(group.kernels):
+        group.total[k], group.count[k], group.squares[k] = (
+            group.full_total[k],
+            group.full_count[k],
+            group.full_squares[k],
+        )

@@ -19,7 +19,7 @@ from numba import carray, njit, prange
 from hgsr_lite.fast.cpu import gradient, half_groups, half_thresholds, thresholds
 from hgsr_lite.fast.cpu.gradient import CompiledWork, start_threads
 from hgsr_lite.fast.cpu.half_groups import rooted_half, squared_half
-from hgsr_lite.fast.cpu.half_thresholds import half_one
+from hgsr_lite.fast.cpu.half_thresholds import half_one, kernel_group
 from hgsr_lite.fast.cpu.memory import pointer
 from hgsr_lite.fast.cpu.thresholds import COMPILE, exclusive_one, rooted_exclusive, squared_exclusive
 from hgsr_lite.fast.first_use import explained
@@ -208,9 +208,9 @@ def _walk_of(row: tuple[int, float, float], fingerprint: int) -> Callable:
                 elif by_kernel == "squared exclusive":
                     squared_exclusive(a, kernels, each, t, sums, threshold)
                 elif by_kernel == "rooted half":
-                    rooted_half(a, kernels, each, t, sums, threshold, rows, column)
+                    rooted_half(kernel_group(kernels, each, a, threshold, sums, rows, column), t)
                 elif by_kernel == "squared half":
-                    squared_half(a, kernels, each, t, sums, threshold, rows, column)
+                    squared_half(kernel_group(kernels, each, a, threshold, sums, rows, column), t)
                 if by_kernel and norm == 2:
                     for k in range(kernels):
                         factor[k] = _scale(np.float64(threshold[k]), np.float64(a[k]))

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from hgsr_lite.study.verdicts import PATH, TUNED, accuracy_at, choices
+from hgsr_lite.training import RANKINGS
 
 CURVES = {"parameters removed": "feature", "dead kernels": "kernel"}
 """What the pictures have along their axis, and the unit that the controls beside cut."""
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 _PENALTIES = 3
 _ALWAYS = "hsq_gl12"  # the authors' choice is shown wherever it ends
-_CONTROLS = ("magnitude", "random")
 
 
 def curves(runs: pd.DataFrame, gain: str) -> dict[str, pd.DataFrame]:
@@ -30,9 +30,9 @@ def curves(runs: pd.DataFrame, gain: str) -> dict[str, pd.DataFrame]:
     begins = mildest.reindex(pd.MultiIndex.from_frame(found[list(PATH)])).to_numpy()
     found = found[found["level"] >= begins]
     furthest = choices(runs, gain, most=len(runs))
-    best = furthest[~furthest["method"].isin(_CONTROLS)].drop_duplicates("method")
+    best = furthest[~furthest["method"].isin(RANKINGS)].drop_duplicates("method")
     best = pd.concat([best.head(_PENALTIES), best[best["method"] == _ALWAYS]]).drop_duplicates("method")
-    control = found["method"].isin(_CONTROLS) & (found["grouping"] == CURVES[gain])
+    control = found["method"].isin(RANKINGS) & (found["grouping"] == CURVES[gain])
     keys = [*best[list(PATH)].itertuples(index=False, name=None)]
     keys += found[control][list(PATH)].drop_duplicates().itertuples(index=False, name=None)
     places = [*found[list(PATH)].itertuples(index=False, name=None)]
@@ -56,7 +56,7 @@ def _name(method: str, grouping: str, step: str, start: str, several_starts: boo
     return f"{name}, {start}" if several_starts else name
 
 
-def is_control(name: str) -> bool:
+def is_baseline(name: str) -> bool:
     """Whether this name of a curve is one of a control."""
     return name.startswith("cut ")
 
