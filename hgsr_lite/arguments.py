@@ -10,6 +10,7 @@ import math
 import os
 import reprlib
 from collections.abc import Iterable
+from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def plain(given: object) -> object:
     (3, 0.5, '3')
     """
     return given.item() if getattr(given, "ndim", None) == 0 else given
+
+
+def set_plain_(given: object) -> None:
+    """Make a frozen dataclass's numbers Python's: then equal ones are equal, in files and as keys too."""
+    for field in fields(given):
+        object.__setattr__(given, field.name, plain(getattr(given, field.name)))
 
 
 def as_number(given: object) -> float:

@@ -98,13 +98,15 @@ def kernel_stack(weight: Tensor, layout: Layout = Layout()) -> Tensor:
 def kernel_norms(weight: Tensor, norm: int = 1, layout: Layout = Layout()) -> Tensor:
     """The norm of every kernel: a picture of shape `(output channels, input channels per conv group)`.
 
-    `norm` is 1 (sum of absolute values) or 2 (Euclidean). In float32 for half-precision weights, else in
-    the weight's dtype.
+    `norm` is 1 (sum of absolute values) or 2 (Euclidean), else `ValueError`. In float32 for half-precision
+    weights, else in the weight's dtype.
 
     >>> kernel_norms(torch.tensor([[[3., -4.]], [[0., 0.]]]), norm=2)
     tensor([[5.],
             [0.]])
     """
+    if norm not in (1, 2):
+        raise ValueError(f"norm={norm!r} is none of ours: give 1 or 2")
     norms = stack_norms(kernel_stack(weight, layout), norm).flatten(0, 1)
     return norms.to(sum_dtype(weight.dtype))
 

@@ -119,10 +119,15 @@ def _small(weight: Tensor, tolerance: float, relative: bool) -> Tensor:
     return (wide.abs() < threshold) | (weight == 0)
 
 
-def _count(layer: WeightLayer, tolerance: float, relative: bool) -> LayerSparsity:
+def _check_finite(layer: WeightLayer) -> Tensor:
     weight = layer.weight.detach()
     if not torch.isfinite(weight).all():
         raise ValueError(f"layer {layer.name!r} holds NaN or infinite weights: its sparsity means nothing")
+    return weight
+
+
+def _count(layer: WeightLayer, tolerance: float, relative: bool) -> LayerSparsity:
+    weight = _check_finite(layer)
     small = kernel_stack(_small(weight, tolerance, relative).float(), layer.layout).bool()
     dead_kernels = small.all(-1)
     dead_inputs, dead_outputs = dead_kernels.all(1), dead_kernels.all(2)
@@ -194,6 +199,8 @@ def zero_below_(
     check_flag("relative", relative)
     layers = weight_layers(model, include, exclude)
     weights = [layer.stored_weight("nothing was set to zero") for layer in layers]
+    for layer in layers:
+        _check_finite(layer)
     changed = 0
     for weight in weights:
         small = _small(weight, tolerance, relative)

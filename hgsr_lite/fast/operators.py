@@ -50,21 +50,24 @@ def _known_window(shape: torch.Size, numbers: tuple[int, ...]) -> Window:
 torch.library.define(
     "hgsr_lite::living_convolution",
     "(Tensor images, Tensor? residual, Tensor weight, Tensor inputs, Tensor starts, Tensor bias, "
-    "Tensor? dense, int[] window, int groups, float low, float high, bool dense_alone, bool dense_many)"
-    " -> Tensor",
+    "Tensor? dense, int[] window, int channels, int groups, float low, float high, bool dense_alone, "
+    "bool dense_many) -> Tensor",
 )
 
 
 @torch.library.impl("hgsr_lite::living_convolution", "default")
 def _convolve(
-    images, residual, weight, inputs, starts, bias, dense, window, groups, low, high, dense_alone, dense_many
-):
+    images, residual, weight, inputs, starts, bias, dense, window, channels, groups, low, high,
+    dense_alone, dense_many,
+):  # fmt: skip
     """A convolution over living kernels, a residual added, held between two bounds.
 
-    `window` is stride, padding (top, bottom, left, right) and dilation. `dense` is the whole weight, for
-    a single image if `dense_alone`, for more if `dense_many`: where a dense convolution is faster.
+    `window` is stride, padding (top, bottom, left, right) and dilation; `channels` are the inputs, dead ones
+    too. `dense` is the whole weight, for a single image if `dense_alone`, for more if `dense_many`: where a
+    dense convolution is faster. Raises `ValueError` for images that the layer cannot take.
     """
     moves = _window(weight, window)
+    _check_images(images, residual, weight.dtype, channels, len(bias), moves)
     if dense is not None and (dense_alone if images.shape[0] == 1 else dense_many):
         return _convolve_dense(images, residual, dense, bias, moves, groups, low, high)
     living = LivingKernels(weight, inputs, starts)
@@ -74,6 +77,32 @@ def _convolve(
 
         return sparse_convolution(images, living, bias, moves, residual, low, high)
     return plain_sparse_convolution(images, living, bias, moves, residual, low, high)
+
+
+def _check_images(
+    images: Tensor, residual: Tensor | None, dtype: torch.dtype, channels: int, outputs: int, moves: Window
+) -> None:
+    """Refuse what the loops, which trust their sizes, would read wrongly or beyond its end."""
+    shape = tuple(images.shape)
+    if images.dtype != dtype:
+        raise ValueError(
+            f"the images are {images.dtype}, the layer is {dtype}: convert them with .to({dtype})"
+        )
+    if images.ndim != 4 or shape[1] != channels:
+        raise ValueError(f"the layer takes images of shape (batch, {channels}, height, width), not {shape}")
+    size = moves.output_size(*shape[2:])
+    if min(size) < 1:
+        raise ValueError(
+            f"images of {shape[2]} x {shape[3]} pixels are smaller than the kernel: give larger ones"
+        )
+    if residual is not None and (residual.dtype, tuple(residual.shape)) != (
+        dtype,
+        (shape[0], outputs, *size),
+    ):
+        raise ValueError(
+            f"the other summand has shape {tuple(residual.shape)} and {residual.dtype}, the layer's outputs "
+            f"{(shape[0], outputs, *size)} and {dtype}"
+        )
 
 
 def _convolve_dense(images, residual, weight, bias, moves: Window, groups, low, high) -> Tensor:

@@ -6,6 +6,7 @@ The format is safetensors, so that reading runs no code; the same dictionary of 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -19,12 +20,15 @@ from torch import Tensor, nn
 from hgsr_lite.removal.loading import load_compact
 
 _ALIVE, _SHAPE, _WEIGHT = ".living_bitmap", ".living_shape", ".living_weight"
+CHECKSUM = "living_checksum"
+"""The entry with the SHA-256 of all others: 32 bytes."""
 
 
 def living_state(model: nn.Module) -> dict[str, Tensor]:
     """A model's state dict in which each convolution's weight is a bitmap, a shape and living kernels.
 
-    Eight kernels share a byte, output channel by output channel, the first in the highest bit.
+    Eight kernels share a byte, output channel by output channel, the first in the highest bit. One entry more
+    is a checksum of all the others.
 
     >>> layer = nn.Sequential(nn.Conv2d(2, 1, 3, bias=False))
     >>> _ = layer[0].weight.data[0, 0].zero_()
@@ -41,7 +45,17 @@ def living_state(model: nn.Module) -> dict[str, Tensor]:
         state |= {name + _ALIVE: bitmap, name + _SHAPE: torch.tensor(weight.shape)}
         state[name + _WEIGHT] = kernels[alive]
         del state[name]
-    return {key: tensor.cpu().contiguous().clone() for key, tensor in state.items()}
+    state = {key: tensor.cpu().contiguous().clone() for key, tensor in state.items()}
+    return state | {CHECKSUM: _checksum(state)}
+
+
+def _checksum(state: Mapping[str, Tensor]) -> Tensor:
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key]
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return torch.tensor([*digest.digest()], dtype=torch.uint8)
 
 
 def _convolution_keys(model: nn.Module) -> list[str]:
@@ -53,8 +67,11 @@ def _convolution_keys(model: nn.Module) -> list[str]:
 
 
 def save_living(model: nn.Module, path: str | PathLike) -> int:
-    """Write a model's `living_state` to a file; return its size in bytes."""
-    save_file(living_state(model), path)
+    """Write a model's `living_state` to a file; return its size in bytes. `OSError` where it cannot be."""
+    try:
+        save_file(living_state(model), path)
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
     return Path(path).stat().st_size
 
 
@@ -75,7 +92,8 @@ def load_living(model: nn.Module, file: str | PathLike | Mapping[str, Tensor]) -
 
     `file` is a path, or the dictionary that `torch.load(path, weights_only=True)` gave. The model may be
     larger than what was saved: it is cut as `load_compact` cuts. Call `skip_dead_kernels` on the result.
-    Raises `ValueError` for a file that is damaged or does not fit.
+    Raises `ValueError` for a file that is damaged (its checksum tells, to the bit) or does not fit, `OSError`
+    for one that is not there.
     """
     if not isinstance(file, Mapping):
         try:
@@ -86,6 +104,11 @@ def load_living(model: nn.Module, file: str | PathLike | Mapping[str, Tensor]) -
 
 
 def _dense_state(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = {key: tensor for key, tensor in stored.items() if key != CHECKSUM}
+    found = stored.get(CHECKSUM)
+    if found is None or not torch.equal(found.cpu(), _checksum(state)):
+        why = "holds no checksum" if found is None else "is damaged, its checksum does not fit"
+        raise ValueError(f"the file of living kernels {why}: save it again with save_living")
     state = {key: tensor for key, tensor in stored.items() if ".living_" not in key}
     for key in stored:
         if key.endswith(_ALIVE):

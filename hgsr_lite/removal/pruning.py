@@ -118,7 +118,12 @@ def prune(
     else:
         work = copy.deepcopy(model).eval().requires_grad_(True)
         coupling = couple(work, example[:1])
-        plan = _Plan(work, coupling, way.scores(Candidates(work, coupling.free, data, progress)))
+        scores = way.scores(Candidates(work, coupling.free, data, progress))
+        if any(bool(score.isnan().any()) for score in scores):
+            raise ValueError(
+                f"{way} gives scores that are NaN, which have no order: give each channel a number"
+            )
+        plan = _Plan(work, coupling, scores)
         silence_(zeroed, plan.choice(amount, to_parameters))
     small, removal = compact(zeroed, example[:8], repeats=0, progress=progress)
     stages, interrupted = {"before": model, "after removal": copy.deepcopy(small)}, False

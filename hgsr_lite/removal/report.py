@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -39,7 +40,8 @@ class LayerChange:
 class CompactReport:
     """What `compact` took out of a model, what that saves, and how far the outputs moved.
 
-    `change` is measured in the model's own dtype, on the example and on random images; `proof` in float64
+    `change` is measured in the model's own dtype, on the example and on random images, and where a removal is
+    approximate on images twice as high; `proof` in float64
     after the exact removals and before any approximate one, in every case of `Proof` that the model takes.
     `kept_for_shape` names the layers that would have lost their last channel or, in a grouped convolution,
     more from one group than from another; `fixed` names layers whose channels were left alone, with the
@@ -115,6 +117,8 @@ class CompactReport:
             f"largest change of output: {changes}",
             f"the exact removals were proved in float64 on: {', '.join(self.proof)}",
         ]
+        if self.approximate:
+            lines.append("approximate removals change more or less at another size of the images: try yours")
         if self.kept_for_shape:
             names = ", ".join(self.kept_for_shape)
             lines.append(f"kept for the shape, as a layer needs a channel in each group: {names}")
@@ -128,6 +132,6 @@ class CompactReport:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{line}</li>" for line in self._sentences())
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self._sentences())
         costs = self.costs().to_html(float_format=written)
         return f"<ul>{lines}</ul>{costs}{self.to_frame().to_html()}"

@@ -8,6 +8,8 @@ those. Each layer is timed both ways once; what does not pay stays dense.
 from __future__ import annotations
 
 import copy
+import sys
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,12 +19,16 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from hgsr_lite.arguments import check_count
 from hgsr_lite.fast import has_numba
 from hgsr_lite.removal.compaction import check_input, compare
-from hgsr_lite.removal.coupling import first_line
-from hgsr_lite.removal.proof import random_like
+from hgsr_lite.removal.coupling import first_line, tensors
+from hgsr_lite.removal.proof import OutputChange, random_like
 from hgsr_lite.removal.report import CompactReport
 from hgsr_lite.removal.skipping_choice import Choice, best_format, choose_layer, choose_network
-from hgsr_lite.removal.skipping_layers import not_covered, put_in_
+from hgsr_lite.removal.skipping_layers import not_covered, put_in_, views_as_reshapes_
 from hgsr_lite.removal.skipping_report import SkippedLayer, SkipReport, network_costs
+
+_SAME = {torch.float32: 1e-4, torch.float64: 1e-10}
+"""How far outputs may be from the dense network's, relative to the largest, and the function be the same."""
+_SEVERAL = 5  # images: more than one, and not the number that the example has in most calls
 
 
 class DenseNetwork(nn.Module):
@@ -42,7 +48,8 @@ class DenseNetwork(nn.Module):
 class SkippingNetwork(nn.Module):
     """A network without its dead kernels: the same function, for use and not for training.
 
-    `network` is a graph whose convolutions are `LivingConvolution`s. Images go through it `tile` at a time;
+    `network` is a graph whose convolutions are `LivingConvolution`s. Images go through it `tile` at a time,
+    all together where they meet each other in it (`tile` is then without bound);
     fewer than `dense_below` go through `dense`, the same network with its batch norms folded in. An
     exported graph is for every number of images, and without dead kernels for all of them.
     """
@@ -64,6 +71,10 @@ class SkippingNetwork(nn.Module):
             return self.network(images)
         parts = [self.network(part) for part in images.split(self.tile)]
         return torch.cat(parts) if isinstance(parts[0], Tensor) else self.network(images)
+
+    def in_tiles_of(self, count: int) -> SkippingNetwork:
+        """The same network with other tiles, and without a dense form for few images."""
+        return SkippingNetwork(self.network, self.network, Choice(count, 1, torch.contiguous_format))
 
     def train(self, mode: bool = True) -> SkippingNetwork:
         """Stay in eval mode: batch norms are folded in, there is nothing to train."""
@@ -90,6 +101,9 @@ def skip_dead_kernels(
     never changed. Zero times infinity: a dense layer gives NaN for an infinite input of a dead kernel, this
     one what the living kernels say.
 
+    The result is compared with the model, on the example and on random images, whole and in parts: where
+    the numbers differ by more than rounding, the network stays dense, and the report says so.
+
     Raises `ValueError` for an example that the model does not take and for weights that are not finite,
     `TypeError` for what is no model or no image.
 
@@ -101,15 +115,18 @@ def skip_dead_kernels(
     """
     check_input(model, example_input)
     repeats = check_count("repeats", repeats, 0)
+    batches = [check_count("a number of images in batches", count) for count in batches]
+    if not batches:
+        raise ValueError("batches is empty: give at least one number of images, say (1,)")
     images = {"example": example_input.detach(), "random": random_like(example_input)}
     dense = copy.deepcopy(model).eval()
     _check_runs(dense, images["example"])
     graph, problem = _traced(dense)
+    problem = problem or _other_numbers(dense, graph, images.values(), "traced, it")
     if problem:
-        small, layers = dense, _all_dense(dense, problem)
+        small, layers, fused = dense, _all_dense(dense, problem), dense
     else:
-        small, layers, problem = _skipping(graph, images["example"])
-    fused = graph if graph is not None else dense
+        (small, layers, problem), fused = _skipping(dense, graph, images["example"]), graph
     return small, SkipReport(
         layers=tuple(layers),
         costs=network_costs(model, fused, small, images["example"], batches, repeats),
@@ -136,7 +153,9 @@ def _traced(dense: nn.Module) -> tuple[fx.GraphModule | None, str]:
     if not has_numba():
         return None, "numba is not installed"
     try:
-        return fuse(dense), ""
+        graph = fuse(dense)
+        views_as_reshapes_(graph)
+        return graph, ""
     except Exception as error:  # whatever a forward method does that cannot be followed
         return None, f"the graph cannot be traced: {first_line(error)}"
 
@@ -149,7 +168,29 @@ def _all_dense(model: nn.Module, reason: str) -> list[SkippedLayer]:
     return [SkippedLayer.of(name, layer, reason) for name, layer in _convolutions(model)]
 
 
-def _skipping(graph: fx.GraphModule, example: Tensor) -> tuple[nn.Module, list[SkippedLayer], str]:
+def _other_numbers(dense: nn.Module, small: nn.Module, batches: Iterable[Tensor], what: str) -> str:
+    """Why a network is not the function that the dense one is; "" if it is, on these images.
+
+    A trace follows one way through a forward method, a batch norm behind a convolution that is called twice
+    is folded in twice, and images that meet each other cannot go through in parts.
+    """
+    for images in batches:
+        try:
+            expected = tensors(dense(images))
+        except Exception:  # the model's own: it takes no such number of images
+            continue
+        try:
+            change = OutputChange.between(expected, tensors(small(images)))
+        except Exception as error:  # whatever the graph does that the forward method did not
+            return f"{what} does not run: {first_line(error)}"
+        if not change.relative <= _SAME.get(images.dtype, 0.1):
+            return f"{what} gives other numbers than its forward method, by {change.relative:.1e}"
+    return ""
+
+
+def _skipping(
+    dense: nn.Module, graph: fx.GraphModule, example: Tensor
+) -> tuple[nn.Module, list[SkippedLayer], str]:
     """Choose for every layer, put the chosen ones in, choose for the network; why it is dense, if it is."""
     work = copy.deepcopy(graph)
     layers, chosen = [], {}
@@ -163,9 +204,16 @@ def _skipping(graph: fx.GraphModule, example: Tensor) -> tuple[nn.Module, list[S
         layers.append(SkippedLayer.of(name, layer, reason))
     if chosen:
         put_in_(work, chosen)
+        batches = [example, random_like(example.new_empty(_SEVERAL, *example.shape[1:]))]
+        wrong = _other_numbers(dense, work, batches, "without its dead kernels it")
+        if wrong:
+            return DenseNetwork(graph, best_format(graph, example)), _all_dense(graph, wrong), wrong
         choice = choose_network(work, graph, example)
         if choice.dense_below is not None:
-            return SkippingNetwork(work, graph, choice), layers, ""
+            small = SkippingNetwork(work, graph, choice)
+            if _other_numbers(dense, small.in_tiles_of(2), batches, "in parts it"):
+                small.tile = sys.maxsize
+            return small, layers, ""
     why = "that is faster for every batch that was timed" if chosen else "no layer pays"
     return DenseNetwork(graph, best_format(graph, example)), layers, why
 

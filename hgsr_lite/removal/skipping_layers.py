@@ -53,7 +53,7 @@ class LivingConvolution(nn.Module):
             )
         return living_convolution(
             images, residual, self.weight, self.inputs, self.starts, self.bias, self.dense, self.window,
-            self.groups, self.low, self.high, self.dense_alone, self.dense_many,
+            self.shape[1] * self.groups, self.groups, self.low, self.high, self.dense_alone, self.dense_many,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -131,11 +131,22 @@ class ScaleShift(nn.Module):
         return torch.addcmul(self.shift, images, self.scale)
 
 
-def join_channels(images: list[Tensor], dim: int = 1) -> Tensor:
-    """`torch.cat(images, 1)`, batch innermost."""
-    if dim != 1 or any(each.ndim != 4 for each in images):
-        return torch.cat(images, dim)
-    return torch.cat([batch_innermost(each).permute(1, 2, 3, 0) for each in images]).permute(3, 0, 1, 2)
+def join_channels(tensors: list[Tensor], dim: int = 0, *, axis: int | None = None) -> Tensor:
+    """`torch.cat`, with its arguments; images that are joined along their channels lie batch innermost."""
+    dim = dim if axis is None else axis
+    if dim not in (1, -3) or any(each.ndim != 4 for each in tensors):
+        return torch.cat(tensors, dim)
+    return torch.cat([batch_innermost(each).permute(1, 2, 3, 0) for each in tensors]).permute(3, 0, 1, 2)
+
+
+def views_as_reshapes_(graph: fx.GraphModule) -> None:
+    """Views, which ask for PyTorch's own memory layout, as reshapes, which copy where they must."""
+    names = {"view": "reshape", "view_as": "reshape_as"}
+    for node in graph.graph.nodes:
+        of_dtype = any(isinstance(each, torch.dtype) for each in (*node.args, *node.kwargs.values()))
+        if node.op == "call_method" and node.target in names and not of_dtype:
+            node.target = names[node.target]
+    graph.recompile()
 
 
 def put_in_(graph: fx.GraphModule, layers: dict[str, LivingConvolution]) -> None:
@@ -149,7 +160,7 @@ def put_in_(graph: fx.GraphModule, layers: dict[str, LivingConvolution]) -> None
             _take_in_bounds_(graph, node)
         elif node.op == "call_module":
             _keep_layout_(graph, node)
-        elif node.op == "call_function" and node.target in (torch.cat, torch.concat):
+        elif node.op == "call_function" and node.target in (torch.cat, torch.concat, torch.concatenate):
             node.target = join_channels
         elif node.op == "call_function" and node.target is functional.adaptive_avg_pool2d:
             size = _pair(node.args[1] if len(node.args) > 1 else node.kwargs["output_size"])

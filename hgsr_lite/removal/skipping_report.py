@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -174,5 +175,5 @@ class SkipReport:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{line}</li>" for line in self._sentences())
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self._sentences())
         return f"<ul>{lines}</ul>{self.table().to_html(float_format=written)}{self.to_frame().to_html()}"

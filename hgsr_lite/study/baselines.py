@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from hgsr_lite.arguments import choose
+from hgsr_lite.arguments import check_share, choose
 from hgsr_lite.groups import GROUPINGS, kernel_stack
 from hgsr_lite.layers import weight_layers
 from hgsr_lite.training import RANKINGS, UNITS
@@ -28,18 +28,22 @@ def zero_lowest_(
     Groups are measured in units of their layer's mean: a layer with many inputs has small weights
     throughout, and would lose nearly all of its channels. Each layer keeps its best unit.
 
+    Raises `ValueError` for a share outside 0..1 and for a weight that is computed.
+
     >>> layer = nn.Conv2d(2, 1, 1, bias=False)
     >>> layer.weight.data = torch.tensor([[[[0.5]], [[-0.1]]]])
     >>> zero_lowest_(layer, 0.5)
     >>> layer.weight.flatten().tolist()
     [0.5, 0.0]
     """
+    share = check_share("share", share)
     choose("unit", unit, UNITS)
     choose("ranking", by, RANKINGS)
     # Not the seed itself: the same stream drew the weights, and the ranks would follow their signs.
     generator = torch.Generator().manual_seed(seed + _SEED_SHIFT)
     over = {"weight": (), "kernel": (3,), "feature": (1, 3), "neuron": (2, 3)}[unit]
-    stacks = [kernel_stack(layer.weight, layer.layout) for layer in weight_layers(model)]
+    layers = weight_layers(model)
+    stacks = [kernel_stack(layer.stored_weight("nothing was cut"), layer.layout) for layer in layers]
     ranks = []
     for stack in stacks:
         sizes = stack.abs() / (stack.abs().mean() if unit in GROUPINGS else 1.0)
@@ -58,7 +62,8 @@ def zero_lowest_(
 def held_zeros(model: nn.Module) -> Iterator[None]:
     """While it lasts, convolution weights that are exactly zero when it begins stay zero in training.
 
-    Their gradients are masked; weight decay and fresh momentum leave a zero where it is.
+    Their gradients are masked; weight decay and fresh momentum leave a zero where it is. Raises `ValueError`
+    for a weight that is computed.
 
     >>> layer = nn.Conv2d(1, 2, 1, bias=False)
     >>> layer.weight.data[0] = 0.0
@@ -67,7 +72,8 @@ def held_zeros(model: nn.Module) -> Iterator[None]:
     >>> layer.weight.grad.flatten().tolist()
     [0.0, 4.0]
     """
-    masks = [(layer.weight, layer.weight.detach() != 0) for layer in weight_layers(model)]
+    weights = [layer.stored_weight("its zeros cannot be held") for layer in weight_layers(model)]
+    masks = [(weight, weight.detach() != 0) for weight in weights]
     hooks = [weight.register_hook(lambda gradient, mask=mask: gradient * mask) for weight, mask in masks]
     try:
         yield

@@ -18,6 +18,10 @@ from torch import Tensor
 _MARK = b"hgsr_lite checkpoint 2\n"
 
 
+STATE = {"identity", "epoch", "model", "optimizer", "shuffling", "random", "history"}
+"""What a checkpoint holds."""
+
+
 def fingerprint(tensors: Iterable[Tensor]) -> str:
     """Sixteen characters that change with any number, shape or dtype among the tensors.
 
@@ -87,6 +91,8 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     that is damaged or belongs to another run, naming what differs.
     """
     advice = f"give another checkpoint path, or delete {path.name} to start anew"
+    if path.is_char_device():  # it may have no end
+        raise ValueError(f"{path} is no file: give another checkpoint path")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -100,6 +106,9 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         found = dict(state["identity"])
+        missing = sorted(STATE - state.keys())
+        if missing:
+            raise LookupError(f"without {', '.join(missing)}")
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
         # The checksum fits, so these are the bytes that were written, but by no version of this package.
         raise ValueError(f"{path.name} is no readable checkpoint of this package: {advice}") from error

@@ -6,7 +6,6 @@ study's file and at the head of its table.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Real
@@ -14,7 +13,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from hgsr_lite.arguments import check_count, check_share, choose
+from hgsr_lite.arguments import as_number, check_count, check_number, check_share, choose, plain, set_plain_
 from hgsr_lite.data import Data
 from hgsr_lite.groups import GROUPINGS
 from hgsr_lite.models import MODELS, STARTS, build_model
@@ -52,6 +51,7 @@ class Penalised:
     layers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        set_plain_(self)
         choose("penalty", self.penalty, PENALTIES)
         choose("grouping", self.grouping, GROUPINGS)
         if self.penalty in ALIKE_IN_BOTH_GROUPINGS:
@@ -63,10 +63,8 @@ class Penalised:
             )
         for name in ("strength", "fraction"):
             given = getattr(self, name)
-            if given is not None and not (isinstance(given, Real) and math.isfinite(given) and given > 0):
-                raise ValueError(
-                    f"{name} {given!r} must be a finite number above 0: without a penalty, dense"
-                )
+            if given is not None:
+                check_number(name, given, "without a penalty, dense", above_zero=True)
         check_share("l1_mix", self.l1_mix)
         check_share("warmup", self.warmup)
 
@@ -99,9 +97,10 @@ class Cut:
     share: float = 0.5
 
     def __post_init__(self) -> None:
+        set_plain_(self)
         choose("ranking", self.by, RANKINGS)
         choose("unit", self.unit, UNITS)
-        if not (isinstance(self.share, Real) and 0 < self.share < 1):
+        if not 0 < as_number(self.share) < 1:
             raise ValueError(f"share {self.share!r} must be above 0 and below 1: without a cut, dense")
 
 
@@ -131,7 +130,9 @@ class Recipe:
     finetune: int = 0
 
     def __post_init__(self) -> None:
+        set_plain_(self)
         choose("network", self.network, MODELS)
+        check_number("width", self.width, "1 is the network as it is", above_zero=True)
         start = MODELS[self.network].start if self.start is None else choose("start", self.start, STARTS)
         object.__setattr__(self, "start", start)
         if not isinstance(self.method, Penalised) and self.settings.proximal:
@@ -186,7 +187,7 @@ class Recipe:
         """
         for name in given:
             choose("field", name, FIELDS)
-        values = {name: value for name, value in given.items() if value is not None}
+        values = {name: plain(value) for name, value in given.items() if value is not None}
         if isinstance(values.get("layers"), list | str):
             layers = values["layers"]
             values["layers"] = (layers,) if isinstance(layers, str) else tuple(layers)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hgsr_lite.arguments import as_number, check_count, check_flag, check_seed, check_tolerance, choose, plain
+from hgsr_lite.arguments import (
+    as_number,
+    check_count,
+    check_flag,
+    check_seed,
+    check_tolerance,
+    choose,
+    set_plain_,
+)
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -35,9 +43,7 @@ class Settings:
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        # Numbers of NumPy and PyTorch become Python's, so that equal settings are equal, in files too.
-        for field in fields(self):
-            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+        set_plain_(self)
 
     def check(self) -> None:
         """Refuse settings that cannot work, before anything is trained."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from torch import nn
 
 import hgsr_lite as hg
 from hgsr_lite.study import Study
+from hgsr_lite.training import Recipe
 
 pytestmark = pytest.mark.trains
 SCALARS = [np.float32, np.float64, np.array, torch.tensor]
@@ -144,3 +146,32 @@ def test_a_message_shows_a_thousand_labels_on_one_short_line():
         regularizer.calibrate_(images, labels[:4], labels)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), torch.tensor(0.5), np.float64(0.5), 0.5])
+def test_a_recipe_takes_every_librarys_numbers_and_writes_pythons(number):
+    for method in (
+        hg.Penalised("gl", strength=number),
+        hg.Penalised("gl", fraction=number),
+        hg.Cut(share=number),
+    ):
+        recipe = hg.Recipe(method=method, width=number, settings=hg.Settings(lr=number))
+        assert "0.5" in json.dumps(recipe.fields())
+    given = {"penalty": "gl", "fraction": number, "lr": number, "epochs": np.int64(3)}
+    assert Recipe.from_fields(given) == Recipe.from_fields({**given, "fraction": 0.5, "lr": 0.5, "epochs": 3})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: hg.Penalised("gl", strength=True),
+        lambda: hg.Penalised("gl", fraction=0),
+        lambda: hg.Cut(share=True),
+        lambda: hg.Cut(share=1.0),
+        lambda: hg.Recipe(width=-1),
+        lambda: hg.Recipe(width=torch.nan),
+    ],
+)
+def test_a_recipe_refuses_what_is_no_amount_when_it_is_made(wrong):
+    with pytest.raises(ValueError, match=r"above 0|> 0"):
+        wrong()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -173,3 +175,9 @@ def test_a_plain_copy_computes_the_same_and_can_be_written_to(make):
     assert not torch.equal(copied(images), expected)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     torch.testing.assert_close(model(images), expected)  # its own class, too, is as before
+
+
+@pytest.mark.parametrize("norm", ["1", 0, 3, math.inf])
+def test_a_norm_that_is_none_of_ours_is_refused(norm):
+    with pytest.raises(ValueError, match="give 1 or 2"):
+        kernel_norms(torch.ones(2, 2, 3, 3), norm=norm)

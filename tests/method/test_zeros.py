@@ -184,3 +184,12 @@ def test_the_root_mean_square_of_half_precision_weights_is_taken_wide():
     """In float16 the square of 300 is infinite, and everything would lie below it."""
     layer = layer_with([[[300.0, 400.0, 1.0]]]).half()
     assert sparsity(layer, 0.1, relative=True).overall.below_tolerance == 1
+
+
+def test_a_network_with_a_nan_is_refused_and_nothing_is_set_to_zero():
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
+    model[0].weight.data.fill_(1e-9)
+    model[1].weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        zero_below_(model)
+    assert model[0].weight.item() > 0

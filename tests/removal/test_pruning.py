@@ -278,3 +278,12 @@ def test_the_penaltys_choice_beats_the_random_control_at_equal_parameters(digits
         gains.append(chosen.test_accuracy - float(accuracies.quantile(0.975)))
     gains = torch.tensor(gains)
     assert gains.mean() - 2.776 * gains.std() / 5**0.5 > 0, "95 % interval of the mean of five (Student)"
+
+
+def test_scores_that_are_not_a_number_are_refused_before_anything_is_chosen(digits, trained):
+    class Nothing:
+        def scores(self, candidates):
+            return [torch.full((channels.size,), torch.nan) for channels in candidates.sets]
+
+    with pytest.raises(ValueError, match="NaN, which have no order"):
+        prune(trained, digits, Nothing(), 0.5, repeats=0)

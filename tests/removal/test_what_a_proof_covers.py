@@ -212,3 +212,13 @@ def test_the_report_says_on_what_the_removal_was_proved():
     report = compact(free, images(), repeats=0)[1]
     assert list(report.proof) == ["example", "random", "twice as high", "training branches"]
     assert "proved in float64 on: example, random, twice as high, training branches" in str(report)
+
+
+def test_an_approximate_removal_is_measured_at_another_size_too_and_the_report_warns():
+    model = BorderedMean(nn.Conv2d(4, 4, 3, padding=1, groups=4)).eval()
+    model.first.weight.data[1] = 0
+    model.first.bias.data[1] = 5
+    _, report = compact(model, torch.randn(2, 1, 8, 8), repeats=0)
+    assert report.approximate == 2  # an output each of two layers
+    assert report.change["example"].relative < 1e-4 < report.change["twice as high"].relative
+    assert "another size" in str(report)

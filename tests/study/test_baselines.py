@@ -135,3 +135,19 @@ def test_a_dense_network_keeps_every_distractor(digits: hg.Data):
     assert table.loc[0, "precision, below 1e-3"] == 0.25
     assert table.loc[0, "recall, below 1e-3"] == 1
     assert len(recovery_figure(table).axes) == 2
+
+
+@pytest.mark.parametrize("share", [-0.5, 1.5, math.nan])
+def test_a_share_that_is_none_cuts_nothing(share, network):
+    before = [parameter.clone() for parameter in network.parameters()]
+    with pytest.raises(ValueError, match=r"outside 0\.\.1"):
+        zero_lowest_(network, share)
+    assert all(map(torch.equal, before, network.parameters()))
+
+
+def test_a_computed_weight_is_refused_where_its_zeros_could_not_be_set_or_held():
+    layer = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3))
+    with pytest.raises(ValueError, match="nothing was cut: the weight of layer '' is computed"):
+        zero_lowest_(layer, 0.5)
+    with pytest.raises(ValueError, match="zeros cannot be held"), held_zeros(layer):
+        pass

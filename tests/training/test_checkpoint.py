@@ -164,3 +164,19 @@ def test_the_mode_follows_the_umask_and_an_existing_mode_is_kept(tmp_path):
             target.chmod(wanted)
         subprocess.run([sys.executable, "-c", script, str(target)], check=True)
         assert target.stat().st_mode & 0o777 == wanted
+
+
+@pytest.mark.parametrize("part", sorted(checkpoints.STATE))
+def test_a_checkpoint_without_one_of_its_parts_is_refused_by_name(part, path):
+    state = load_checkpoint(path, {})
+    del state[part]
+    save_checkpoint(path, state)
+    with pytest.raises(ValueError, match=r"run\.pt is no readable checkpoint") as refused:
+        load_checkpoint(path, {})
+    assert part in str(refused.value.__cause__)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no device files here")
+def test_a_file_without_an_end_is_never_read():
+    with pytest.raises(ValueError, match="is no file"):
+        load_checkpoint(Path("/dev/zero"), {})
