@@ -41,7 +41,10 @@ class _Term(torch.autograd.Function):
     @staticmethod
     def backward(ctx, factor: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         half = len(ctx.saved_tensors) // 2
-        gradients = torch._foreach_mul(ctx.saved_tensors[:half], factor)
+        gradients = ctx.saved_tensors[:half]
+        # As in `(loss + term).backward()`. A GPU would have to be waited for to know it.
+        if factor.device.type != "cpu" or factor != 1:
+            gradients = torch._foreach_mul(gradients, factor)
         if torch.is_grad_enabled():  # asked with create_graph=True: a constant would be silently wrong there
             gradients = [*map(_Once.apply, gradients, ctx.saved_tensors[half:])]
         return None, *gradients

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hgsr_lite.arguments import check_count, check_share, choose
+from hgsr_lite.arguments import check_count, check_share, choose, shown
 from hgsr_lite.data import Data, check_data
 from hgsr_lite.groups import Layout, kernel_stack, weight_of_stack
 from hgsr_lite.layers import check_model
@@ -22,7 +22,7 @@ from hgsr_lite.removal.coupling import Coupling, couple
 from hgsr_lite.removal.ranking import STRATEGIES, Candidates, Scoring, Tolerance
 from hgsr_lite.removal.report import CompactReport, written
 from hgsr_lite.removal.surgery import cut_, hold_back
-from hgsr_lite.training import accuracy, fit
+from hgsr_lite.training import Settings, accuracy, fit
 from hgsr_lite.zeros import sparsity, zero_below_
 
 _TIMED_BATCH = 128
@@ -110,6 +110,7 @@ def prune(
     check_data(data)
     amount, to_parameters = _checked_request(way, amount, to_parameters)
     repeats = check_count("repeats", repeats, 0)
+    _check_finetune(finetune)
     example = data.validation.images[:_TIMED_BATCH]
     check_input(model, example[:2])
     zeroed = copy.deepcopy(model)
@@ -132,6 +133,20 @@ def prune(
         stages["after fine-tuning"] = small
     table = _table(stages, data, way if isinstance(way, Tolerance) else Tolerance(), repeats)
     return small, PruneReport(way, table, removal, accuracy(small, data.test), interrupted)
+
+
+def _check_finetune(finetune: object) -> None:
+    """Refuse arguments that `fit` would refuse, before the removal and not after it."""
+    if finetune is None:
+        return
+    if not isinstance(finetune, Mapping):
+        raise TypeError(
+            f"finetune must be a dict of arguments of fit, not {shown(finetune)}: {{'epochs': 3}}"
+        )
+    settings = [field.name for field in fields(Settings)]
+    for name in finetune:
+        choose("argument of fit", name, [*settings, "checkpoint", "progress"])
+    Settings(**{name: value for name, value in finetune.items() if name in settings}).check()
 
 
 def _way_of_choosing(how: object) -> Tolerance | Scoring:

@@ -458,16 +458,19 @@ def test_the_proximal_step_scales_both_its_parts_by_the_learning_rate(convert):
 
 @pytest.mark.parametrize("key", PENALTIES)
 @pytest.mark.parametrize("convert", [nn.Module.float, nn.Module.bfloat16], ids=["compiled", "plain"])
-def test_the_term_in_a_loss_is_one_node_with_the_closed_forms_gradient(convert, key):
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_the_term_in_a_loss_is_one_node_with_the_closed_forms_gradient(convert, key, factor):
     model = convert(two_layers())
     reg = Regularizer(model, key, strength=0.5, l1_mix=0.2)
     value = reg()
     assert len(value.grad_fn.next_functions) == len(reg.layers)
-    (3.0 * value).backward(retain_graph=True)
+    (factor * value).backward(retain_graph=True)
     first = [layer.weight.grad.clone() for layer in reg.layers]
-    (3.0 * value).backward()
+    (factor * value).backward()
     for layer, gradient in zip(reg.layers, first, strict=True):
-        by_hand = 1.5 * (0.8 * reg.penalty.gradient(layer.weight) + 0.2 * layer.weight.detach().sign())
+        by_hand = (
+            0.5 * factor * (0.8 * reg.penalty.gradient(layer.weight) + 0.2 * layer.weight.detach().sign())
+        )
         torch.testing.assert_close(
             gradient, by_hand, rtol=2e-2 if gradient.dtype == torch.bfloat16 else 1e-5, atol=1e-4
         )

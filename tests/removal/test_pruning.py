@@ -154,10 +154,16 @@ def test_silencing_reaches_the_right_columns_of_grouped_and_transposed_layers():
         ({"how": "norm"}, "needs either amount .* or to_parameters"),
         ({"how": "norm", "amount": 0.5, "to_parameters": 100}, "needs either amount"),
         ({"how": "tolerance", "amount": 0.5}, "takes no amount"),
+        ({"finetune": {"epoch": 1}}, "unknown argument of fit 'epoch'.*did you mean 'epochs'"),
+        ({"finetune": {"lr": -1}}, "lr -1 must be a finite number"),
+        ({"finetune": {"epochs": 0}}, "epochs must be a whole number of at least 1"),
         ({"how": "random", "to_parameters": 0}, "to_parameters must be a whole number of at least 1, not 0"),
     ],
 )
-def test_impossible_requests_are_refused_in_words(arguments, words, digits, trained):
+def test_impossible_requests_are_refused_in_words_before_any_work(
+    arguments, words, digits, trained, monkeypatch
+):
+    monkeypatch.delattr("hgsr_lite.removal.pruning.compact")
     with pytest.raises(ValueError, match=words):
         prune(trained, digits, **arguments)
 
