@@ -62,7 +62,8 @@ def launch_row(home: Home, name: str) -> str:
     >>> launch_row(Home("ann/sparse"), "05_train.ipynb").split("/blob/")[0]
     '**Run:** [Colab](https://colab.research.google.com/github/ann/sparse'
     """
-    here = f"here with `make lab`, then *Run → Run All Cells*; as a command, `make run ARGS={name[:2]}`."
+    page = name.split("_")[0]
+    here = f"here with `make lab`, then *Run → Run All Cells*; as a command, `make run ARGS={page}`."
     if not home.repository:
         return f"**Run:** {here}"
     ways = [*_hosted_ways(home, f"notebooks/{name}", f"{name.removesuffix('.ipynb')}.html"), here]
@@ -90,7 +91,7 @@ def setup_block(home: Home) -> str:
     head = f"{_FIRST}nothing to do where the package is installed.\nimport importlib.util\n\n"
     missing = 'if importlib.util.find_spec("hgsr_lite") is None:\n'
     if not home.repository:
-        message = "hgsr_lite is not installed here: the line Run, above, says how to open this notebook"
+        message = "hgsr_lite is not installed here: install it as its README says, then `make lab` opens this"
         return f'{head}{missing}    raise ModuleNotFoundError(\n        "{message}"\n    )\n\n{_LAST}\n'
     return (
         f"{_FIRST}on Colab, add the package and what it lacks; what is installed stays as it is.\n"

@@ -17,9 +17,11 @@ from hgsr_lite.series import tables
 from hgsr_lite.series.committed import source_hash
 from hgsr_lite.series.header import banner
 from hgsr_lite.series.launch import HOSTED, Home, home_of, readme_row, setup_block, with_launch
+from hgsr_lite.series.run import find_notebooks
 from hgsr_lite.series.tables import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
+SERIES = find_notebooks(ROOT / "notebooks")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*_*.ipynb"))
 SOMEWHERE = Home("ann/sparse", "v1", "https://ann.example/sparse/")
 
@@ -30,6 +32,21 @@ def test_a_notebook_and_the_readme_name_the_same_place(path):
     committed = nbformat.read(path, as_version=4)
     again = with_launch(nbformat.read(path, as_version=4), home, path.name)
     assert again == committed, "run `make badges` with the repository's name, or without one"
+
+
+@pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem)
+def test_the_command_in_a_launch_row_runs_that_notebook(path):
+    row = nbformat.read(path, as_version=4).cells[0].source
+    for given in re.findall(r"`make run ARGS=(\S+)`", row):
+        assert find_notebooks(path.parent, [given]) == [path]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "notebooks")))
+def test_a_message_sends_no_reader_to_a_line_that_is_not_there(path):
+    cells = nbformat.read(path, as_version=4).cells
+    setup = next(cell.source for cell in cells if cell.cell_type == "code")
+    for line in re.findall(r"the line (\w+), above", setup):
+        assert f"**{line}:**" in cells[0].source
 
 
 def test_without_a_repository_no_address_stands_anywhere():
@@ -87,7 +104,7 @@ def test_a_lone_notebook_without_a_repository_says_what_to_do(tmp_path):
         [sys.executable, "-S", "-c", plain(Home())], cwd=tmp_path, env={}, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "hgsr_lite is not installed here: the line Run, above, says how" in done.stderr
+    assert "hgsr_lite is not installed here: install it as its README says" in done.stderr
 
 
 def test_a_lone_notebook_installs_the_package_and_holds_what_the_service_has(tmp_path):
