@@ -13,7 +13,6 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 from hgsr_lite.arguments import available_cores, check_count
@@ -248,6 +247,8 @@ def _without_kernels_left_behind() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        import psutil
+
         for kernel in psutil.Process().children():
             kernel.kill()
         raise

@@ -11,6 +11,7 @@ from numba import njit
 
 from hgsr_lite.fast.cpu import living_tile
 from hgsr_lite.fast.cpu.living_tile import VECTORS, sliding_tile_of, tile_of, vector_bytes
+from hgsr_lite.fast.first_use import explained
 
 SLIDING = 3
 """The width of kernels for which there are sliding tiles."""
@@ -183,4 +184,4 @@ def compiled_convolution() -> Callable:
     """The loop over output channels; it runs without Python's lock, so that threads can share them."""
     # Numba's cache itself looks at this file only.
     mark = zlib.crc32(Path(living_tile.__file__).read_bytes())
-    return njit(cache=True, nogil=True)(_convolve_of(mark))
+    return explained(njit(cache=True, nogil=True)(_convolve_of(mark)))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from numba import njit
 
+from hgsr_lite.fast.first_use import explained
 
+
+@explained
 @njit(cache=True, nogil=True)
 def max_pool(first, end, images, rows, columns, out):
     """Write channels `first` to `end` of `out`, `(channels, height, width, batch)`, as `images` is.
@@ -23,6 +26,7 @@ def max_pool(first, end, images, rows, columns, out):
                             found[n] = found[n] if seen[n] <= found[n] or found[n] != found[n] else seen[n]
 
 
+@explained
 @njit(cache=True, nogil=True)
 def mean_pool(first, end, images, rows, columns, out):
     """The mean of what each output sees; arguments as in `max_pool`."""
