@@ -1,9 +1,9 @@
 """Every notebook alone in an empty folder, in Colab's versions, the repository served as a git address.
 
-`make test-colab` (`python -m tests.lanes.colab [--environment FOLDER] [NOTEBOOK ...]`): builds the
-environment where it is missing, commits the working tree to a bare repository on the disk, writes that
-address into a copy of each notebook, and runs the copy by a kernel of that environment, with a stand-in for
-`google.colab`. At the end it compares what is installed with what was there before: only additions are
+`make test-colab` (`python -m hgsr_lite test-colab [--environment FOLDER] [--python PATH] [NOTEBOOK ...]`):
+builds the environment where it is missing, commits the working tree to a bare repository on the disk, writes
+that address into a copy of each notebook, and runs the copy by a kernel of that environment, with a stand-in
+for `google.colab`. At the end it compares what is installed with what was there before: only additions are
 allowed. Exit status 1 if a notebook stopped or anything moved.
 """
 
@@ -49,11 +49,17 @@ PYTHONS = ("python3.13", "python3.12", "python3.11")
 REPOSITORY = "lane/hgsr-lite"
 
 
-def build_environment(folder: Path) -> None:
-    """Install Colab's versions into a new environment of the newest Python there is."""
-    python = next(filter(None, map(shutil.which, PYTHONS)), None)
-    if python is None:
-        raise SystemExit(f"none of {', '.join(PYTHONS)} is here: the lane needs one of them")
+def newest_python(candidates: Sequence[str] = PYTHONS) -> str:
+    """The first of these that starts: a version manager puts names on the path whose version it lacks."""
+    for name in candidates:
+        path = shutil.which(name)
+        if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            return path
+    raise SystemExit(f"none of {', '.join(candidates)} starts here: name one by --python PATH")
+
+
+def build_environment(folder: Path, python: str) -> None:
+    """Install Colab's versions into a new environment of this Python."""
     print(f"building {folder} with {Path(python).name}: some minutes and 6 GB", flush=True)
     subprocess.run([python, "-m", "venv", folder], check=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
@@ -143,13 +149,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lanes.colab", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="notebook", help="number or name; left out: all of them")
     parser.add_argument("--environment", type=Path, default=ROOT / "build" / "colab" / "environment")
+    parser.add_argument("--python", help="to build it with; left out: the newest on the path that starts")
     given = parser.parse_args(arguments)
     folder = ROOT / "build" / "colab"
     os.environ.pop("OMP_NUM_THREADS", None)  # a reader has not set it
     folder.mkdir(parents=True, exist_ok=True)
     python = given.environment.absolute() / "bin" / "python"
     if not python.exists():
-        build_environment(given.environment)
+        build_environment(given.environment, newest_python([given.python] if given.python else PYTHONS))
     subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "hgsr-lite"], check=True)
     home = serve(folder)
     stand_in(folder)

@@ -1,0 +1,26 @@
+"""The lane of Colab's versions takes a Python that starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lanes import colab
+
+
+def executable(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the lane runs where Colab's versions do")
+def test_a_name_on_the_path_that_does_not_start_is_passed_over(tmp_path, monkeypatch):
+    executable(tmp_path / "python3.13", "#!/bin/sh\necho 'command not found' >&2\nexit 127\n")
+    executable(tmp_path / "python3.12", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
+    assert colab.newest_python(["python3.13", "python3.12"]) == str(tmp_path / "python3.12")
+    with pytest.raises(SystemExit, match=r"none of python3\.13 starts here: name one by --python PATH"):
+        colab.newest_python(["python3.13"])
