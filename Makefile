@@ -3,6 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 REPO ?=
 BRANCH ?= main
+VERSION ?=
 SITE ?=
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -59,7 +60,7 @@ lab: $(VENV)/installed  ## open the notebooks in JupyterLab, on this machine onl
 	@$(PY) -m hgsr_lite lab $(ARGS)
 
 badges: $(VENV)/installed  ## write launch rows for REPO=owner/name BRANCH=main SITE=address; without REPO, none
-	@$(PY) -m hgsr_lite badges --repository=$(REPO) --branch=$(BRANCH) --site=$(SITE)
+	@$(PY) -m hgsr_lite badges --repository=$(REPO) --branch=$(BRANCH) --site=$(SITE) --version=$(VERSION)
 
 execute: $(VENV)/installed  ## run the notebooks from a clean kernel and write their outputs back
 	@$(PY) -m hgsr_lite execute $(ARGS)

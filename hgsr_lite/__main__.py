@@ -63,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         "badges", help="write where the series is published into notebooks and README"
     )
     badges.add_argument("--repository", default="", metavar="OWNER/NAME", help="left out: published nowhere")
-    badges.add_argument("--branch", default="main")
+    badges.add_argument("--branch", default="main", help="where links lead")
+    badges.add_argument(
+        "--version", default="", metavar="COMMIT", help="or tag that a page installs; left out: the newest"
+    )
     badges.add_argument(
         "--site", default="", metavar="ADDRESS", help="of the static site; left out: there is none"
     )
@@ -153,9 +156,13 @@ def _warm(arguments: argparse.Namespace) -> int:
 
 
 def _badges(arguments: argparse.Namespace) -> int:
-    from hgsr_lite.series.launch import Home, write_everywhere
+    from hgsr_lite.series.launch import Home, newest_commit, write_everywhere
 
-    for path in write_everywhere(Path.cwd(), Home(arguments.repository, arguments.branch, arguments.site)):
+    here, home = Path.cwd(), Home()
+    if arguments.repository:
+        version = arguments.version or newest_commit(here)
+        home = Home(arguments.repository, arguments.branch, arguments.site, version)
+    for path in write_everywhere(here, home):
         print(path)
     return 0
 

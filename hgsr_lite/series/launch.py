@@ -7,6 +7,7 @@ only and the setup block says so: no address stands there that leads nowhere.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,45 +26,66 @@ _FIRST, _LAST = "# Setup: ", "# The notebook's own imports"
 
 @dataclass(frozen=True)
 class Home:
-    """The repository `owner/name` and its branch or tag, the static site's address, and who serves the first.
+    """Where the series is published: the repository `owner/name`, who serves it, the static site's address.
 
-    An empty `repository` stands for none. Raises `ValueError` for one that is not of the form `owner/name`.
+    Links lead to a `branch`, which moves on. `version`, a tag or commit, is what a page installs; empty: the
+    branch as it is then. An empty `repository` stands for none. Raises `ValueError` for a repository that is
+    not of the form `owner/name`.
 
-    >>> Home("ann/sparse").git
-    'git+https://github.com/ann/sparse@main'
+    >>> Home("ann/sparse", version="v1").git
+    'git+https://github.com/ann/sparse@v1'
     """
 
     repository: str = ""
     branch: str = "main"
     site: str = ""
+    version: str = ""
     served: str = "https://github.com"
 
     def __post_init__(self) -> None:
         if self.repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repository):
             raise ValueError(f"repository {self.repository!r} is not of the form owner/name")
-        if not re.fullmatch(r"[\w./-]+", self.branch):
-            raise ValueError(f"branch {self.branch!r} is no name of a branch or tag")
+        for kind, name in (("branch", self.branch), ("version", self.version or self.branch)):
+            if not re.fullmatch(r"[\w./-]+", name):
+                raise ValueError(f"{kind} {name!r} is no name of a branch, tag or commit")
 
     @property
     def git(self) -> str:
         """What pip installs from."""
-        return f"git+{self.served}/{self.repository}@{self.branch}"
+        return f"git+{self.served}/{self.repository}@{self.version or self.branch}"
 
     def page(self, name: str) -> str:
         """The address of a file of the repository, shown in a browser."""
         return f"{self.served}/{self.repository}/blob/{self.branch}/{name}"
 
 
+def newest_commit(repository: Path) -> str:
+    """The commit that a clone is at. Raises `ValueError` where there is none.
+
+    >>> import tempfile
+    >>> newest_commit(Path(tempfile.gettempdir()))
+    Traceback (most recent call last):
+    ValueError: no commit to name here: give one by --version, or run this in a clone
+    """
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True)
+    if asked.returncode:
+        raise ValueError("no commit to name here: give one by --version, or run this in a clone")
+    return asked.stdout.strip()
+
+
 def launch_row(home: Home, name: str) -> str:
     """The line of a header cell that says where the notebook `name` runs.
 
-    >>> launch_row(Home(), "05_train.ipynb")
-    '**Run:** here with `make lab`, then *Run → Run All Cells*; as a command, `make run ARGS=05`.'
+    >>> launch_row(Home(), "05_train.ipynb").partition(";")[0]
+    '**Run:** here with `make lab`, then *Run → Run All Cells*'
     >>> launch_row(Home("ann/sparse"), "05_train.ipynb").split("/blob/")[0]
     '**Run:** [Colab](https://colab.research.google.com/github/ann/sparse'
     """
     page = name.split("_")[0]
-    here = f"here with `make lab`, then *Run → Run All Cells*; as a command, `make run ARGS={page}`."
+    here = (
+        f"here with `make lab`, then *Run → Run All Cells*; as a command, `make run ARGS={page}`; "
+        f"without make, `python -m hgsr_lite lab` and `python -m hgsr_lite run {page}`."
+    )
     if not home.repository:
         return f"**Run:** {here}"
     ways = [*_hosted_ways(home, f"notebooks/{name}", f"{name.removesuffix('.ipynb')}.html"), here]
@@ -81,7 +103,7 @@ def _hosted_ways(home: Home, path: str, page: str) -> Iterator[str]:
     at = f"{home.repository}/blob/{home.branch}"
     yield f"[Colab](https://colab.research.google.com/github/{at}/{path}) (GPU)"
     binder = f"https://mybinder.org/v2/gh/{home.repository}/{home.branch}"
-    yield f"[Binder]({binder}?urlpath=lab/tree/{path}) (CPU)"
+    yield f"[Binder]({binder}?urlpath=lab/tree/{path}) (CPU, one notebook at a time)"
     if home.site:
         yield f"[to read]({home.site.rstrip('/')}/{page})"
 
@@ -95,12 +117,14 @@ def setup_block(home: Home) -> str:
         return f'{head}{missing}    raise ModuleNotFoundError(\n        "{message}"\n    )\n\n{_LAST}\n'
     return (
         f"{_FIRST}on Colab, add the package and what it lacks; what is installed stays as it is.\n"
-        "import importlib.metadata\nimport importlib.util\n\n"
+        "import importlib.metadata\nimport importlib.util\nimport sys\n\n"
         f"{missing}"
+        '    print("Installing hgsr_lite, about a minute; nothing needs a restart.")\n'
         f'    hosted = "{" ".join(HOSTED)}".split()\n'
         "    found = {d.name: d.version for d in importlib.metadata.distributions()}\n"
         '    kept = " ".join(f"{name}=={found[name]}" for name in hosted if name in found)\n'
-        f'    %pip install -q {{kept}} "hgsr-lite[notebooks] @ {home.git}"\n'
+        # As a command of the shell, not by %pip, which asks for a restart whatever it installs.
+        f'    !"{{sys.executable}}" -m pip install -q {{kept}} "hgsr-lite[notebooks] @ {home.git}"\n'
         f"\n{_LAST}\n"
     )
 
@@ -122,7 +146,8 @@ def with_launch(notebook: NotebookNode, home: Home, name: str) -> NotebookNode:
 
 def readme_row(home: Home) -> str:
     """The README's launch row between its two marks, which also say for which repository it was written."""
-    mark = f"<!-- launch: {home.repository or 'nowhere'} {home.branch} {home.site} -->".replace("  ", " ")
+    named = [home.repository, home.branch, home.version or home.branch, home.site]
+    mark = f"<!-- launch: {' '.join(filter(None, named)) if home.repository else 'nowhere'} -->"
     start = "notebooks/00_start_here.ipynb"
     if home.repository:
         text = "**Start now:** " + " · ".join(_hosted_ways(home, start, "00_start_here.html"))
@@ -133,13 +158,13 @@ def readme_row(home: Home) -> str:
 
 def home_of(readme: str) -> Home:
     """The repository that a README's launch row was written for."""
-    found = re.search(r"<!-- launch: (\S+) (\S+) ?(\S*) -->", readme)
+    found = re.search(r"<!-- launch: (\S+)(?: (\S+) (\S+) ?(\S*))? -->", readme)
     if found is None:
         raise ValueError(
             "README.md has no line <!-- launch: ... -->: `make badges` writes between such marks"
         )
-    repository, branch, site = found.groups()
-    return Home("" if repository == "nowhere" else repository, branch, site)
+    repository, branch, version, site = found.groups()
+    return Home() if repository == "nowhere" else Home(repository, branch, site, version)
 
 
 def write_everywhere(repository: Path, home: Home) -> Iterator[Path]:

@@ -23,7 +23,7 @@ from hgsr_lite.series.tables import shipped
 ROOT = Path(__file__).resolve().parents[2]
 SERIES = find_notebooks(ROOT / "notebooks")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*_*.ipynb"))
-SOMEWHERE = Home("ann/sparse", "v1", "https://ann.example/sparse/")
+SOMEWHERE = Home("ann/sparse", "v1", "https://ann.example/sparse/", version="0a1b2c3")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "notebooks")))
@@ -65,7 +65,7 @@ def copy(tmp_path: Path) -> Path:
 def test_badges_write_every_row_with_addresses_that_exist_and_can_be_taken_back(copy, monkeypatch, capsys):
     monkeypatch.chdir(copy)
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    options = [f"--branch={SOMEWHERE.branch}", f"--site={SOMEWHERE.site}"]
+    options = [f"--branch={SOMEWHERE.branch}", f"--site={SOMEWHERE.site}", f"--version={SOMEWHERE.version}"]
     assert main(["badges", f"--repository={SOMEWHERE.repository}", *options]) == 0
     changed = capsys.readouterr().out.split()
     assert len(changed) == len(NOTEBOOKS) + 1
@@ -110,17 +110,31 @@ def test_a_lone_notebook_without_a_repository_says_what_to_do(tmp_path):
 def test_a_lone_notebook_installs_the_package_and_holds_what_the_service_has(tmp_path):
     code = plain(SOMEWHERE).replace('find_spec("hgsr_lite")', 'find_spec("no_such_package")')
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    (said,) = done.stdout.splitlines()
-    assert said.endswith('"hgsr-lite[notebooks] @ git+https://github.com/ann/sparse@v1"')
+    announced, said = done.stdout.splitlines()
+    assert "nothing needs a restart" in announced
+    assert said.endswith('"hgsr-lite[notebooks] @ git+https://github.com/ann/sparse@0a1b2c3"')
     held = dict(part.split("==") for part in said.split() if "==" in part)
     assert set(held) == set(HOSTED)
 
 
 def plain(home: Home) -> str:
-    """The block as plain Python: what `%pip` is called with is printed."""
-    code = re.sub(r"^( +)%pip (.*)$", r"\1print(f'\2')", setup_block(home), flags=re.MULTILINE)
+    """The block as plain Python: the command of the shell is printed."""
+    code = re.sub(r"^( +)!(.*)$", r"\1print(f'\2')", setup_block(home), flags=re.MULTILINE)
     ast.parse(code)
     return code
+
+
+def test_what_a_page_installs_is_the_newest_commit_and_does_not_move(copy, monkeypatch, capsys):
+    git = ["git", "-c", "user.name=ann", "-c", "user.email=ann@localhost"]
+    monkeypatch.chdir(copy)
+    assert main(["badges", "--repository=ann/sparse"]) == 1
+    assert "no commit to name" in capsys.readouterr().err
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "pages"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert main(["badges", "--repository=ann/sparse"]) == 0
+    page = (copy / "notebooks" / "00_start_here.ipynb").read_text("utf-8")
+    assert f"git+https://github.com/ann/sparse@{commit.strip()}" in page
 
 
 @pytest.mark.parametrize("wrong", [{"repository": "no-slash"}, {"repository": "a/b", "branch": "two words"}])
