@@ -8,8 +8,6 @@ SITE ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -qq --constraint constraints.txt
-# One thread for each of two test processes: the networks here are too small to share one among threads.
-TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-arithmetic test-colab lint lab badges execute timings site bench study clean distclean
@@ -41,20 +39,19 @@ $(VENV)/installed-for-studies: requirements-study.txt $(VENV)/installed
 setup: $(VENV)/installed-for-tests  ## make .venv and install everything into it
 
 run: $(VENV)/installed  ## execute the notebooks on real images into build/run; close with a table of figures
-	@$(PY) -m hgsr_lite warm
 	@$(PY) -m hgsr_lite run $(ARGS)
 
-test: lint  ## lint, spelling, then all tests
-	@$(PY) -m hgsr_lite test --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+test: setup  ## lint, spelling, then all tests
+	@$(PY) -m hgsr_lite test $(ARGS)
 
 test-arithmetic: setup  ## what trains or claims a figure, under four kinds of arithmetic (ARGS=narrow: one)
-	@$(PY) -m hgsr_lite test-arithmetic $(ARGS) --numprocesses $(TEST_PROCESSES) --dist worksteal
+	@$(PY) -m hgsr_lite test-arithmetic $(ARGS)
 
 lint: setup  ## style, spelling, and the order in which rooms import each other
 	@$(PY) -m hgsr_lite lint
 
 test-colab: setup  ## run each notebook alone in Colab's versions; builds build/colab (6 GB) the first time
-	@$(PY) -m tests.lanes.colab $(ARGS)
+	@$(PY) -m hgsr_lite test-colab $(ARGS)
 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab, on this machine only
 	@$(PY) -m hgsr_lite lab $(ARGS)

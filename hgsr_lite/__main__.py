@@ -87,6 +87,7 @@ def _command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     paths = series.find_notebooks(arguments.notebooks, arguments.names)
+    _warm(arguments)
     given = {name: getattr(arguments, name) for name in ("dataset", "device", "seed", "epochs", "fast")}
     parameters = {name.upper(): value for name, value in given.items() if value is not None}
     if "DATASET" in parameters and Path(parameters["DATASET"]).is_dir():
@@ -180,8 +181,7 @@ def _study(arguments: argparse.Namespace) -> int:
 def _call_tools(name: str, options: Sequence[str]) -> int:
     """Call one tool after the other, the last one with the options; stop at the first that fails."""
     _, *tools = _TOOLS[name]
-    # One thread for each test process: the networks here are too small to share one among threads.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if name == "test" else None
+    environment = _environment(name)
     for number, tool in enumerate(tools, start=1):
         given = [*tool, *options] if number == len(tools) else tool
         if status := subprocess.call([sys.executable, *given], env=environment):
@@ -189,20 +189,34 @@ def _call_tools(name: str, options: Sequence[str]) -> int:
     return 0
 
 
+def _environment(tool: str) -> dict[str, str]:
+    """One thread: the networks here are too small to share one. In the lab a reader's own number holds."""
+    one = {"OMP_NUM_THREADS": "1"}
+    return {"test": {**os.environ, **one}, "lab": {**one, **os.environ}}.get(tool, dict(os.environ))
+
+
+_FIRST = (
+    "/lab/tree/notebooks/00_start_here.ipynb"  # pages link to studies/ beside notebooks/, so both are shown
+)
 _STREET = "from importlinter.cli import lint_imports_command; lint_imports_command()"  # it has no `-m` form
+_LINT = (
+    ["-m", "ruff", "check"],
+    ["-m", "ruff", "format", "--check"],
+    ["-m", "codespell_lib"],
+    ["-c", _STREET],
+)
 _TOOLS = {
     "lab": (
         "open the notebooks in JupyterLab, on this machine only",
-        ["-m", "jupyterlab", "--ip=127.0.0.1", "--notebook-dir=notebooks"],
+        ["-m", "jupyterlab", "--ip=127.0.0.1", "--notebook-dir=.", f"--LabApp.default_url={_FIRST}"],
     ),
-    "lint": (
-        "style, spelling, and the order in which rooms import each other",
-        ["-m", "ruff", "check"],
-        ["-m", "ruff", "format", "--check"],
-        ["-m", "codespell_lib"],
-        ["-c", _STREET],
+    "lint": ("style, spelling, and the order in which rooms import each other", *_LINT),
+    "test": (
+        "lint, then all tests; the 25 slowest are listed",
+        *_LINT,
+        ["-m", "pytest", "--durations=25", "--numprocesses=2", "--dist=worksteal"],
     ),
-    "test": ("all tests; the 25 slowest are listed", ["-m", "pytest", "--durations=25"]),
+    "test-colab": ("each notebook alone in Colab's versions", ["-m", "tests.lanes.colab"]),
     "test-arithmetic": (
         "what trains or claims a figure, under four kinds of arithmetic",
         ["-m", "tests.lanes.arithmetic"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from hgsr_lite.data import Data, augmented_batches, load_data
@@ -13,10 +15,12 @@ from hgsr_lite.table import PENALTIES
 from hgsr_lite.training.threads import one_thread
 
 
+@cache
 def warm() -> None:
     """Compile the loops that a page uses on the CPU, for float32; numba keeps them on the disk.
 
-    A second call finds them and takes the time of the imports. Fonts are listed where matplotlib is there.
+    Once a process; the next one finds them and takes the time of the imports. Fonts are listed where
+    matplotlib is there.
 
     Numba keeps them for this processor and for the package's files where they lie now: call it where the
     package will be used.

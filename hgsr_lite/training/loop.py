@@ -108,13 +108,16 @@ def fit(
 
 
 @contextmanager
-def training_conditions(model: nn.Module, data: Data, settings: Settings) -> Iterator[None]:
+def training_conditions(
+    model: nn.Module, data: Data, settings: Settings, networks: int = 1
+) -> Iterator[None]:
     """What a training's numbers depend on besides its parts: random numbers by its seed, and the threads.
 
-    Both are as before when the context ends.
+    Both are as before when the context ends. `networks` are trained in lockstep: the images of all are in each
+    operator, so that more of the work is worth sharing.
     """
     cuda = [data.device] if data.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), threads_for(model, data, settings.batch_size):
+    with torch.random.fork_rng(devices=cuda), threads_for(model, data, networks * settings.batch_size):
         torch.manual_seed(settings.seed)
         yield
 

@@ -139,7 +139,8 @@ def _in_step(both: list[tuple[Recipe, TrainingState]]) -> Iterator[Trained]:
     data, settings = states[0].data, states[0].settings
     for state in states:
         state.history.take_snapshot(state.model, 0, settings.epochs)
-    with training_conditions(states[0].model, data, settings), Lockstep(states) as together:
+    conditions = training_conditions(states[0].model, data, settings, networks=len(states))
+    with conditions, Lockstep(states) as together:
         for _ in together.train():
             pass
     for place, (recipe, state) in enumerate(both):

@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Page
 
 from hgsr_lite.live import Norms, Penalties, Trainer
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 TOKEN = secrets.token_hex(16)
 LONG = 120_000  # milliseconds; a loaded machine takes its time to import
 FIRST = "from hgsr_lite.live import Norms\nfigure = Norms()\nfigure"
@@ -34,9 +35,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class Lab:
-    """A JupyterLab of its own on loopback, with a folder of its own."""
+    """A JupyterLab on loopback, with settings of its own: over a folder, or as a command starts it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *command: str) -> None:
         self.folder, self.port = folder, _free_port()
         settings = {name: str(folder / ".jupyter" / name) for name in ("config", "data", "runtime")}
         environment = {
@@ -46,11 +47,15 @@ class Lab:
             "JUPYTERLAB_SETTINGS_DIR": settings["data"],
             "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".jupyter" / "workspaces"),
         }
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--allow-root"]
-        command += [f"--port={self.port}", f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}"]
+        given = command or ("-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={folder}")
+        options = ["--no-browser", "--allow-root", f"--port={self.port}", f"--IdentityProvider.token={TOKEN}"]
         self.log = (folder / "lab.log").open("w")
         self.process = subprocess.Popen(
-            command, env=environment, stdout=self.log, stderr=subprocess.STDOUT, cwd=folder
+            [sys.executable, *given, *options],
+            env=environment,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            cwd=REPOSITORY if command else folder,
         )
 
     def wait(self) -> None:
@@ -178,6 +183,21 @@ def test_page_and_python_follow_each_other_and_the_saved_notebook_shows_its_figu
     page.locator("section.hgsr").wait_for(timeout=LONG)
     assert page.get_by_text("Error displaying widget").count() == 0
     page.close()
+
+
+def test_the_lab_command_opens_the_first_page_and_shows_the_studies_that_pages_link_to(
+    browser: Browser, tmp_path: Path
+):
+    lab = Lab(tmp_path, "-m", "hgsr_lite", "lab")
+    try:
+        lab.wait()
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(f"http://127.0.0.1:{lab.port}/?token={TOKEN}")
+        page.get_by_role("heading", name="00 · Start here").wait_for(timeout=LONG)
+        page.close()
+        assert lab.ask("api/contents/studies/README.md?content=0")["type"] == "file"
+    finally:
+        lab.stop()
 
 
 FIGURES = {"norms": Norms, "penalties": Penalties, "trainer": Trainer}

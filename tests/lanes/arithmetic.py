@@ -30,6 +30,7 @@ TRAINS = re.compile(
     r"\b(fit|fit_many|make_run|run_fast|prune)\(|optimizer\.step\(|bench\.train\(|removal\.train\("
 )
 """What a test that trains says somewhere: it must be marked, which `tests/house` holds."""
+TWO_PROCESSES = ("--numprocesses=2", "--dist=worksteal")
 NO_TESTS = 5
 """Pytest's exit status where no test was chosen."""
 
@@ -37,7 +38,7 @@ NO_TESTS = 5
 def run(setting: str, options: Sequence[str]) -> int:
     """The exit status of pytest in one setting."""
     environment = {**os.environ, **dict(zip(NAMES, SETTINGS[setting], strict=True))}
-    command = [sys.executable, "-m", "pytest", "-m", "trains", *options]
+    command = [sys.executable, "-m", "pytest", "-m", "trains", *TWO_PROCESSES, *options]
     return subprocess.call(command, env=environment)
 
 

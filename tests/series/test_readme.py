@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from hgsr_lite.__main__ import _parser
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()
 
@@ -33,6 +35,25 @@ def test_the_ten_lines_run_as_they_stand(capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "test accuracy" in said
     assert "sparsity at tolerance" in said
+
+
+def test_every_target_is_a_command_of_the_same_name_and_the_makefile_adds_nothing():
+    makefile = (REPOSITORY / "Makefile").read_text()
+    targets = dict(re.findall(r"^([a-z-]+):.*  ## .*\n((?:\t.*\n)*)", makefile, re.M))
+    for target in targets.keys() - {"help", "setup", "clean", "distclean"}:
+        (line,) = targets[target].splitlines()
+        assert line.startswith(f"\t@$(PY) -m hgsr_lite {target}"), line
+
+
+def test_every_command_is_named():
+    (choices,) = (action.choices for action in _parser()._actions if action.dest == "command")
+    (line,) = re.findall(r"-m hgsr_lite lab +# or: (.*)", README)
+    assert set(choices) == {"lab", *line.split(", ")}
+
+
+def test_versions_that_it_names_are_the_tested_ones():
+    pins = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    assert set(re.findall(r"\b[a-z]+==[\d.]+\d", README)) <= set(pins)
 
 
 def test_every_file_it_points_to_exists():

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import hgsr_lite as hg
-from hgsr_lite.training import threads
+from hgsr_lite.training import Settings, threads
+from hgsr_lite.training.lockstep import Lockstep
 
 pytestmark = pytest.mark.trains
 
@@ -44,6 +45,22 @@ def test_a_small_network_trains_on_one_thread_and_the_callers_threads_come_back(
     model = Counting()
     hg.fit(model, data, epochs=1, progress=False)
     assert model.seen == {1}
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_small_networks_in_lockstep_train_on_one_thread(data, monkeypatch):
+    seen = set()
+
+    def step(self, images, labels):
+        seen.add(torch.get_num_threads())
+        taken(self, images, labels)
+
+    taken = Lockstep.step
+    monkeypatch.setattr(Lockstep, "step", step)
+    recipes = [hg.Recipe(settings=Settings(epochs=1, seed=seed)) for seed in (0, 1)]
+    hg.fit_many(recipes, data, way="lockstep", progress=False)
+    assert seen == {1}
     assert torch.get_num_threads() == 3
 
 
