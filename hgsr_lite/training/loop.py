@@ -113,8 +113,8 @@ def training_conditions(
 ) -> Iterator[None]:
     """What a training's numbers depend on besides its parts: random numbers by its seed, and the threads.
 
-    Both are as before when the context ends. `networks` are trained in lockstep: the images of all are in each
-    operator, so that more of the work is worth sharing.
+    Both are as before when the context ends. So many `networks` are trained in lockstep: then the images of
+    all are in each operator, and more of the work is worth sharing.
     """
     cuda = [data.device] if data.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), threads_for(model, data, networks * settings.batch_size):
