@@ -46,10 +46,11 @@ def living_state(model: nn.Module) -> dict[str, Tensor]:
         state[name + _WEIGHT] = kernels[alive]
         del state[name]
     state = {key: tensor.cpu().contiguous().clone() for key, tensor in state.items()}
-    return state | {CHECKSUM: _checksum(state)}
+    return state | {CHECKSUM: checksum_of(state)}
 
 
-def _checksum(state: Mapping[str, Tensor]) -> Tensor:
+def checksum_of(state: Mapping[str, Tensor]) -> Tensor:
+    """The SHA-256 of names, dtypes, shapes and numbers, as 32 bytes."""
     digest = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key]
@@ -104,17 +105,17 @@ def load_living(model: nn.Module, file: str | PathLike | Mapping[str, Tensor]) -
 
 
 def _dense_state(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    state = {key: tensor for key, tensor in stored.items() if key != CHECKSUM}
+    parts = {key: tensor for key, tensor in stored.items() if key != CHECKSUM}
     found = stored.get(CHECKSUM)
-    if found is None or not torch.equal(found.cpu(), _checksum(state)):
+    if found is None or not torch.equal(found.cpu(), checksum_of(parts)):
         why = "holds no checksum" if found is None else "is damaged, its checksum does not fit"
         raise ValueError(f"the file of living kernels {why}: save it again with save_living")
-    state = {key: tensor for key, tensor in stored.items() if ".living_" not in key}
-    for key in stored:
+    state = {key: tensor for key, tensor in parts.items() if ".living_" not in key}
+    for key in parts:
         if key.endswith(_ALIVE):
             name = key.removesuffix(_ALIVE)
-            parts = [stored.get(name + part) for part in (_ALIVE, _SHAPE, _WEIGHT)]
-            state[name] = _dense_weight(name, *parts)
+            bitmap, shape, living = (parts.get(name + part) for part in (_ALIVE, _SHAPE, _WEIGHT))
+            state[name] = _dense_weight(name, bitmap, shape, living)
     return state
 
 

@@ -185,7 +185,7 @@ def test_pytorch_finds_nothing_wrong_with_the_operators():
     living = vars(LivingKernels.of(weight)).values()
     for batch in (1, 16):
         images = torch.randn(batch, 3, 6, 6)
-        numbers = ([1, 1, 1, 1, 1, 1, 1, 1], 1, 0.0, math.inf, False, False)
+        numbers = ([1, 1, 1, 1, 1, 1, 1, 1], 3, 1, 0.0, math.inf, False, False)
         arguments = (images, None, *living, torch.randn(4), None, *numbers)
         torch.library.opcheck(torch.ops.hgsr_lite.living_convolution.default, arguments)
         torch.library.opcheck(torch.ops.hgsr_lite.max_pool.default, (images, [2, 2], [2, 2], [0, 0], True))

@@ -149,6 +149,7 @@ def test_no_flipped_bit_of_a_living_file_goes_unnoticed(flip, tmp_path):
     model = Forward(straight)
     path = tmp_path / "living.safetensors"
     size = save_living(model, path)
+    assert torch.equal(load_living(model, path).first.weight, model.first.weight)
     content = bytearray(path.read_bytes())
     content[size - 1 - flip * size // 400] ^= 1 << flip % 8
     path.write_bytes(content)
