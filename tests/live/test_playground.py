@@ -11,7 +11,7 @@ import torch
 import hgsr_lite as hg
 from hgsr_lite.live import panel as panel_module
 from hgsr_lite.live.panel import Playground, playground
-from hgsr_lite.live.workbench import MOMENTUM, Choice, Workbench, before_and_after, compare, judge
+from hgsr_lite.live.workbench import Choice, Workbench, before_and_after, compare, judge
 
 pytestmark = pytest.mark.trains
 
@@ -54,7 +54,7 @@ def test_the_workbench_trains_as_fit_does(bench: Workbench, choice: Choice | Non
     model = bench.new_model()
     regularizer = choice.regularizer(model) if choice else None
     hg.fit(
-        model, bench.data, regularizer, epochs=bench.epochs, seed=bench.seed, lr=bench.lr, momentum=MOMENTUM,
+        model, bench.data, regularizer, epochs=bench.epochs, seed=bench.seed, lr=bench.lr,
         batch_size=bench.batch_size, proximal=bool(choice and choice.proximal), progress=False,
     )  # fmt: skip
     assert equal_weights(bench.train(choice).model, model)
