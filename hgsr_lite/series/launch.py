@@ -93,6 +93,7 @@ def launch_row(home: Home, name: str) -> str:
         "all notebooks": "README.md",
         "glossary": "notebooks/glossary.md",
         "solutions": f"notebooks/solutions/{name}",
+        "studies": "studies/README.md",
     }
     links = ", ".join(f"[{title}]({home.page(path)})" for title, path in pages.items())
     alone = f"Opened alone, links between pages lead nowhere; here they are: {links}."
