@@ -35,7 +35,7 @@ hypothesis.settings.load_profile("hgsr")
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the examples of the one module out that needs Triton, where there is none.
 
-    Not by --doctest-ignore-import-errors: it makes a skip, no failure, of a test file that cannot be imported.
+    Not by --doctest-ignore-import-errors: a test file that cannot be imported would be skipped, not failed.
     """
     if find_spec("triton") is None:
         config.option.ignore = [*(config.option.ignore or []), "hgsr_lite/fast/gpu/one_launch.py"]
