@@ -1,9 +1,10 @@
-"""The lane of Colab's versions takes a Python that starts."""
+"""The lane of Colab's versions takes a Python that starts, and begins each time without the package."""
 
 from __future__ import annotations
 
 import os
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,14 @@ def test_a_name_on_the_path_that_does_not_start_is_passed_over(tmp_path, monkeyp
     assert colab.newest_python(["python3.13", "python3.12"]) == str(tmp_path / "python3.12")
     with pytest.raises(SystemExit, match=r"none of python3\.13 starts here: name one by --python PATH"):
         colab.newest_python(["python3.13"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the lane runs where Colab's versions do")
+def test_a_second_run_begins_without_what_the_first_compiled(tmp_path):
+    venv.create(tmp_path, with_pip=True)
+    (site,) = tmp_path.glob("lib/python*/site-packages")
+    loops = site / "hgsr_lite" / "fast" / "__pycache__"
+    loops.mkdir(parents=True)
+    (loops / "walk.nbi").touch()
+    colab.remove_package(tmp_path)
+    assert not (site / "hgsr_lite").exists()

@@ -69,6 +69,14 @@ def build_environment(folder: Path, python: str) -> None:
     subprocess.run([*pip, *VERSIONS, *BESIDE], check=True)
 
 
+def remove_package(environment: Path) -> None:
+    """Take out what an earlier run installed, compiled loops too: their folder would count as the package."""
+    pip = [environment.absolute() / "bin" / "python", "-m", "pip"]
+    subprocess.run([*pip, "uninstall", "--quiet", "--yes", "hgsr-lite"], check=True)
+    for left in environment.glob("lib/python*/site-packages/hgsr_lite"):
+        shutil.rmtree(left)
+
+
 def serve(folder: Path) -> Home:
     """The working tree, committed to a repository of its own, as a git address."""
     tree, bare = folder / "tree", folder / f"{REPOSITORY}"
@@ -160,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     python = given.environment.absolute() / "bin" / "python"
     if not python.exists():
         build_environment(given.environment, newest_python([given.python] if given.python else PYTHONS))
-    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "hgsr-lite"], check=True)
+    remove_package(given.environment)
     home = serve(folder)
     stand_in(folder)
     before, failed = installed(python), 0
