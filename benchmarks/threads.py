@@ -1,8 +1,9 @@
 """Is `fit` ever slower with the threads it finds than with one? A step on one and on two threads, in turn.
 
-`python -m benchmarks.threads [BUSY]` starts so many busy processes beside it and prints a line a network: the
+`python -m benchmarks.threads [BUSY]` starts so many busy processes beside it and makes a row a network: the
 operations of a batch's forward pass, the median seconds of a training step on one thread, and the ratios of
-two threads to one (median, lowest, highest).
+two threads to one (median, lowest, highest). The rows for this number of busy processes are put into
+`results/cpu/threads.csv` in place of older ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -22,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import hgsr_lite as hg
 
 PAIRS, SECONDS = 5, 0.3
+TABLE = Path(__file__).parent / "results" / "cpu" / "threads.csv"
 NETWORKS = [
     ("digits_cnn", 1, 8, 1),
     ("digits_cnn", 1, 28, 1),
@@ -53,7 +57,7 @@ def _steps(model: nn.Module, images: Tensor, threads: int, count: int) -> float:
     return (time.perf_counter() - started) / count
 
 
-def _lines() -> Iterator[str]:
+def _rows() -> Iterator[dict[str, object]]:
     for name, channels, size, width in NETWORKS:
         model = hg.build_model(name, in_channels=channels, num_classes=10, width=width, seed=0)
         images = torch.randn(64, channels, size, size, generator=torch.Generator().manual_seed(0))
@@ -63,20 +67,31 @@ def _lines() -> Iterator[str]:
         pairs = [[_steps(model, images, threads, count) for threads in (1, 2)] for _ in range(PAIRS)]
         one = statistics.median(one for one, _ in pairs)
         ratios = sorted(two / one for one, two in pairs)
-        yield (
-            f"{name} x{width}, {size} px".ljust(24)
-            + f"{counter.get_total_flops() / 1e9:8.2f} Gflop {one:8.4f} s "
-            + f"two / one: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
+        yield {
+            "network": f"{name} x{width}",
+            "pixels": size,
+            "gflop": round(counter.get_total_flops() / 1e9, 2),
+            "seconds_on_one": round(one, 4),
+            "two_over_one": round(statistics.median(ratios), 2),
+            "lowest": round(ratios[0], 2),
+            "highest": round(ratios[-1], 2),
+        }
 
 
 def main(busy: int) -> None:
-    """Print the table while so many processes keep the machine busy."""
+    """Measure while so many processes keep the machine busy; print and keep the rows."""
+    beside = {"busy": busy, "cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 1)}
     for _ in range(busy):
         multiprocessing.Process(target=_spin, daemon=True).start()
-    print(f"{os.cpu_count()} cores, {busy} busy processes, load before {os.getloadavg()[0]:.1f}")
-    for line in _lines():
-        print(line, flush=True)
+    rows = []
+    for row in _rows():
+        rows.append(beside | row)
+        print(*rows[-1].values(), sep="  ", flush=True)
+    found = pd.DataFrame(rows)
+    if TABLE.exists():
+        older = pd.read_csv(TABLE)
+        found = pd.concat([older[older.busy != busy], found]).sort_values("busy", kind="stable")
+    found.to_csv(TABLE, index=False)
 
 
 if __name__ == "__main__":

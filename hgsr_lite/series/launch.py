@@ -104,7 +104,7 @@ def _hosted_ways(home: Home, path: str, page: str) -> Iterator[str]:
     at = f"{home.repository}/blob/{home.branch}"
     yield f"[Colab](https://colab.research.google.com/github/{at}/{path}) (GPU)"
     binder = f"https://mybinder.org/v2/gh/{home.repository}/{home.branch}"
-    yield f"[Binder]({binder}?urlpath=lab/tree/{path}) (CPU, one notebook at a time)"
+    yield f"[Binder]({binder}?urlpath=lab/tree/{path}) (CPU, two notebooks at most)"
     if home.site:
         yield f"[to read]({home.site.rstrip('/')}/{page})"
 
