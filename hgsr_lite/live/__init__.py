@@ -8,6 +8,7 @@ from hgsr_lite.live.norms import Norms
 from hgsr_lite.live.panel import playground
 from hgsr_lite.live.paths import Paths
 from hgsr_lite.live.penalties import Penalties
+from hgsr_lite.live.through import ThroughLayers
 from hgsr_lite.live.trainer import Trainer
 from hgsr_lite.live.workbench import Choice, Workbench, before_and_after, compare, judge
 
@@ -18,6 +19,7 @@ __all__ = [
     "Norms",
     "Paths",
     "Penalties",
+    "ThroughLayers",
     "Trainer",
     "Workbench",
     "before_and_after",

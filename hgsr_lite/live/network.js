@@ -10,14 +10,15 @@ const MOMENTUM = 0.1; // of the batch norm's running statistics
 
 /** A map's pixels inside its border, as offsets into a channel. */
 class Grid {
-  constructor(side, capacity) {
-    this.side = side;
+  constructor(height, width, capacity) {
+    this.width = width;
+    this.height = height;
     this.column = capacity;
-    this.row = (side + 2) * capacity;
-    this.channel = (side + 2) * this.row;
+    this.row = (width + 2) * capacity;
+    this.channel = (height + 2) * this.row;
     this.inside = [];
-    for (let y = 1; y <= side; y++) {
-      for (let x = 1; x <= side; x++) this.inside.push(y * this.row + x * capacity);
+    for (let y = 1; y <= height; y++) {
+      for (let x = 1; x <= width; x++) this.inside.push(y * this.row + x * capacity);
     }
   }
 }
@@ -170,12 +171,12 @@ function isAlive(weight, at) {
 
 /** One row of three taps of two kernels, slid over a whole channel. */
 function slideTwoRows(out, one, other, input, from, grid, a0, a1, a2, b0, b1, b2) {
-  const { side, row, column } = grid;
+  const { height, width, row, column } = grid;
   const gap = other - one;
-  for (let y = 1; y <= side; y++) {
+  for (let y = 1; y <= height; y++) {
     let to = one + y * row + column;
     let middle = from + y * row + column;
-    for (const end = to + side * column; to < end; to++, middle++) {
+    for (const end = to + width * column; to < end; to++, middle++) {
       const left = input[middle - column], centre = input[middle], right = input[middle + column];
       out[to] += a0 * left + a1 * centre + a2 * right;
       out[to + gap] += b0 * left + b1 * centre + b2 * right;
@@ -185,15 +186,15 @@ function slideTwoRows(out, one, other, input, from, grid, a0, a1, a2, b0, b1, b2
 
 /** The gradient of every kernel: four outputs (their number is a multiple of four) by one row of taps at a time. */
 function weightGradient(result, gradient, outs, input, ins, grid) {
-  const { side, row, channel, column } = grid;
+  const { height, width, row, channel, column } = grid;
   for (let o = 0; o < outs; o += 4) {
     for (let i = 0; i < ins; i++) {
       for (let r = 0; r < 3; r++) {
         let a0 = 0, a1 = 0, a2 = 0, b0 = 0, b1 = 0, b2 = 0, c0 = 0, c1 = 0, c2 = 0, d0 = 0, d1 = 0, d2 = 0;
-        for (let y = 1; y <= side; y++) {
+        for (let y = 1; y <= height; y++) {
           let to = o * channel + y * row + column;
           let middle = i * channel + (y + r - 1) * row + column;
-          for (const end = to + side * column; to < end; to++, middle++) {
+          for (const end = to + width * column; to < end; to++, middle++) {
             const left = input[middle - column], centre = input[middle], right = input[middle + column];
             const a = gradient[to], b = gradient[to + channel];
             const c = gradient[to + 2 * channel], d = gradient[to + 3 * channel];
@@ -213,15 +214,15 @@ function weightGradient(result, gradient, outs, input, ins, grid) {
   }
 }
 
-/** A max-pool of 2x2 that remembers, for each output, which pixel won. */
+/** A max-pool of 2x2, of values not below zero: at an odd edge it sees the border's zeros. It remembers, for each output, which pixel won. */
 class Pool {
   constructor(channels, from, to, capacity) {
     Object.assign(this, { channels, from, to });
     this.output = new Float64Array(channels * to.channel);
     this.winner = new Int32Array(channels * to.channel);
     this.corners = to.inside.map((_, p) => {
-      const [y, x] = [2 * Math.floor(p / to.side), 2 * (p % to.side)];
-      const first = from.inside[y * from.side + x];
+      const [y, x] = [2 * Math.floor(p / to.width), 2 * (p % to.width)];
+      const first = from.inside[y * from.width + x];
       return [first, first + capacity, first + from.row, first + from.row + capacity];
     });
   }
@@ -268,17 +269,17 @@ export function randomNumbers(seed) {
 }
 
 export class DigitsNetwork {
-  /** `channels`: of the three convolutions. `capacity`: the most images in a batch. */
-  constructor({ channels = [16, 32, 32], classes = 10, side = 8, capacity = 64 } = {}) {
-    Object.assign(this, { channels, classes, capacity, side });
-    const [large, small] = [new Grid(side, capacity), new Grid(side / 2, capacity)];
+  /** `channels`: of the three convolutions, `inputs`: of an image. `capacity`: the most images in a batch. */
+  constructor({ channels = [16, 32, 32], classes = 10, inputs = 1, height = 8, width = 8, capacity = 64 } = {}) {
+    Object.assign(this, { channels, classes, inputs, capacity, height, width });
+    const [large, small] = [new Grid(height, width, capacity), new Grid(Math.ceil(height / 2), Math.ceil(width / 2), capacity)];
     const [first, second, third] = channels;
     this.large = large;
     this.small = small;
-    this.images = new Float64Array(large.channel);
+    this.images = new Float64Array(inputs * large.channel);
     this.pool = new Pool(first, large, small, capacity);
     this.blocks = [
-      new Block(1, 1, first, large, capacity),
+      new Block(1, inputs, first, large, capacity),
       new Block(2, first, second, small, capacity),
       new Block(3, second, third, small, capacity),
     ];
@@ -311,15 +312,21 @@ export class DigitsNetwork {
     for (const parameter of this.parameters) parameter.velocity.fill(0);
   }
 
-  /** Scores [class][image] of `count` images, given one behind the other, each of side * side pixels. */
-  forward(pixels, count, training = false) {
-    const { large, small, blocks, channels } = this;
-    large.inside.forEach((place, p) => {
-      for (let n = 0; n < count; n++) this.images[place + n] = pixels[n * large.inside.length + p];
-    });
-    let maps = this.pool.forward(blocks[0].forward(this.images, count, training), count);
-    maps = blocks[1].forward(maps, count, training);
-    maps = blocks[2].forward(maps, count, training);
+  /**
+   * Scores [class][image] of `count` images, given one behind the other, each of inputs * height * width pixels.
+   * `between(block, maps)` may change a block's output before it is read.
+   */
+  forward(pixels, count, training = false, between = (block, maps) => maps) {
+    const { large, small, blocks, channels, inputs } = this;
+    const size = large.inside.length;
+    for (let i = 0; i < inputs; i++) {
+      large.inside.forEach((place, p) => {
+        for (let n = 0; n < count; n++) this.images[i * large.channel + place + n] = pixels[(n * inputs + i) * size + p];
+      });
+    }
+    let maps = this.pool.forward(between(0, blocks[0].forward(this.images, count, training)), count);
+    maps = between(1, blocks[1].forward(maps, count, training));
+    maps = between(2, blocks[2].forward(maps, count, training));
     this.features.fill(0);
     for (let c = 0; c < channels[2]; c++) {
       for (const place of small.inside) {

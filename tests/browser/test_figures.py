@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
+import hgsr_lite as hg
 from hgsr_lite.figures import proximal_step
-from hgsr_lite.live import KernelMaps, LiveFigure, Norms, Paths, Penalties, Trainer
+from hgsr_lite.live import KernelMaps, LiveFigure, Norms, Paths, Penalties, ThroughLayers, Trainer
 from hgsr_lite.study import read_table
 from hgsr_lite.training import History
 
@@ -70,7 +72,29 @@ def paths() -> Paths:
     return Paths(*study())
 
 
-FIGURES = {"norms": Norms, "penalties": Penalties, "maps": maps, "trainer": Trainer, "paths": paths}
+def networks_and_images() -> tuple[dict[str, torch.nn.Module], hg.Data]:
+    """Two small networks, the second with an input that nobody reads and an output that nobody makes."""
+    models = {
+        name: hg.build_model("digits_cnn", in_channels=1, num_classes=10, width=0.25, seed=0).eval()
+        for name in ("dense", "regularised")
+    }
+    models["regularised"].features.conv3.weight.data[:, 3] = 0
+    models["regularised"].features.conv3.weight.data[5] = 0
+    return models, hg.load_data("digits", device="cpu")
+
+
+def through() -> ThroughLayers:
+    return ThroughLayers(*networks_and_images())
+
+
+FIGURES = {
+    "norms": Norms,
+    "penalties": Penalties,
+    "maps": maps,
+    "trainer": Trainer,
+    "paths": paths,
+    "through": through,
+}
 every_figure = pytest.mark.parametrize("name", FIGURES)
 
 
@@ -166,6 +190,12 @@ PATHS_BY_KEYS = {
         ("● left", "ArrowDown"),
         ("strength", "ArrowRight"),
         ("against", "ArrowDown"),
+        ("copy as Python", "Enter"),
+    ],
+    "through": [
+        ("image", "ArrowRight"),
+        ("regularised, second", "ArrowRight Enter"),
+        ("switch off what nobody makes", "Enter"),
         ("copy as Python", "Enter"),
     ],
     "trainer": [
@@ -316,16 +346,36 @@ def test_scrubbing_a_path_shows_what_the_study_found_there(open_page: Open):
     assert page.locator("svg").first.screenshot() != picture
 
 
-@pytest.mark.parametrize("name", ["norms", "penalties", "maps", "paths"])
+@pytest.mark.parametrize("name", ["norms", "penalties", "maps", "paths", "through"])
 def test_the_lines_for_python_run(open_page: Open, name: str):
     page = open_page(FIGURES[name]())
     page.get_by_role("button", name="copy as Python").click()
     lines = page.locator("pre").inner_text()
-    exec(lines, {"history": history_of_maps(), "table": study()[0]})
+    models, data = networks_and_images()
+    exec(lines, {"history": history_of_maps(), "table": study()[0], "models": models, "data": data})
 
 
 def history_of_maps() -> History:
     return History(snapshots=maps()._norms)
+
+
+def test_a_channel_switched_off_is_off_in_pytorch_too(open_page: Open):
+    """What the page says of an image is what the copied lines print."""
+    page = open_page(through())
+    canvas = page.get_by_role("img", name=re.compile("regularised, third"))
+    said = page.locator(".panel").nth(1).locator("p").last
+    before = said.inner_text()
+    canvas.focus()
+    for key in ("Enter", "ArrowRight", "Enter", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    assert said.inner_text() != before
+    assert "3 off; channel 15 is off" in canvas.get_attribute("aria-label")
+    page.get_by_role("button", name="copy as Python").click()
+    models, data = networks_and_images()
+    exec(page.locator("pre").inner_text(), {"models": models, "data": data})
+    shares = models["regularised"](data.test.images[:1]).softmax(1)[0]
+    best = int(shares.argmax())
+    assert f"{best} ({100 * float(shares[best]):.1f} %)" in said.inner_text()
 
 
 @every_figure

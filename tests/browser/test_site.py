@@ -112,6 +112,7 @@ def test_axe_finds_nothing_serious(browser: Browser, site: Path, scheme: str, pa
 
 
 LIVE = {
+    "00_start_here": "through.js",
     "02_norms_that_make_zeros": "norms.js",
     "03_hierarchical_penalties": "penalties.js",
     "05_train_and_watch": "maps.js",
