@@ -177,6 +177,8 @@ def write_everywhere(repository: Path, home: Home) -> Iterator[Path]:
         readme.write_text(new, "utf-8")
         yield readme
     for path in sorted((repository / "notebooks").glob("**/*_*.ipynb")):
+        if path.parent.name.startswith("."):  # JupyterLab's copies
+            continue
         before = path.read_text("utf-8")
         after = nbformat.writes(with_launch(nbformat.reads(before, as_version=4), home, path.name)) + "\n"
         if after != before:

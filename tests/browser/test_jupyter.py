@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -55,7 +56,7 @@ class Lab:
             env=environment,
             stdout=self.log,
             stderr=subprocess.STDOUT,
-            cwd=REPOSITORY if command else folder,
+            cwd=folder,
         )
 
     def wait(self) -> None:
@@ -91,12 +92,10 @@ class Lab:
         """End it and what it started."""
         started = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
         self.process.terminate()
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:  # a loaded machine; the folder is no longer needed
-            for process in started:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+        # A command may end before the server that it started; on a loaded machine both take long.
+        for process in psutil.wait_procs(started, timeout=60 if len(started) == 1 else 10)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
             self.process.wait(60)
         self.log.close()
 
@@ -188,6 +187,9 @@ def test_page_and_python_follow_each_other_and_the_saved_notebook_shows_its_figu
 def test_the_lab_command_opens_the_first_page_and_shows_the_studies_that_pages_link_to(
     browser: Browser, tmp_path: Path
 ):
+    for name in ("notebooks/00_start_here.ipynb", "studies/README.md"):  # JupyterLab writes beside them
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(REPOSITORY / name, tmp_path / name)
     lab = Lab(tmp_path, "-m", "hgsr_lite", "lab")
     try:
         lab.wait()

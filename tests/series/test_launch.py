@@ -22,7 +22,9 @@ from hgsr_lite.series.tables import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIES = find_notebooks(ROOT / "notebooks")
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[!.]*_*.ipynb")) + sorted(
+    (ROOT / "notebooks" / "solutions").glob("*_*.ipynb")
+)
 SOMEWHERE = Home("ann/sparse", "v1", "https://ann.example/sparse/", version="0a1b2c3")
 
 
@@ -57,7 +59,11 @@ def test_without_a_repository_no_address_stands_anywhere():
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    (tmp_path / "notebooks" / ".ipynb_checkpoints").mkdir()  # as JupyterLab leaves them: no pages of ours
+    shutil.copy(
+        NOTEBOOKS[0], tmp_path / "notebooks" / ".ipynb_checkpoints" / "00_start_here-checkpoint.ipynb"
+    )
     shutil.copy(ROOT / "README.md", tmp_path)
     return tmp_path
 

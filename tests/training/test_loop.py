@@ -16,7 +16,7 @@ from torch import nn
 
 import hgsr_lite as hg
 from hgsr_lite.training import DivergedError
-from hgsr_lite.training.checkpoint import load_checkpoint, save_checkpoint
+from hgsr_lite.training.checkpoint import STATE, load_checkpoint, save_checkpoint
 from hgsr_lite.training.history import MOST_SNAPSHOTS
 
 pytestmark = pytest.mark.trains
@@ -237,7 +237,7 @@ def test_a_finished_run_is_read_back_without_training(data, tmp_path):
 
 def test_a_write_that_fails_leaves_the_earlier_checkpoint_whole(data, tmp_path):
     path = tmp_path / "run.pt"
-    save_checkpoint(path, {"identity": {}, "epoch": 1})
+    save_checkpoint(path, {**dict.fromkeys(STATE), "identity": {}, "epoch": 1})
     with pytest.raises(AttributeError):
         save_checkpoint(path, {"identity": {}, "bad": lambda: None})
     assert load_checkpoint(path, {})["epoch"] == 1
