@@ -373,7 +373,8 @@ def test_a_channel_switched_off_is_off_in_pytorch_too(open_page: Open):
     page.get_by_role("button", name="copy as Python").click()
     models, data = networks_and_images()
     exec(page.locator("pre").inner_text(), {"models": models, "data": data})
-    shares = models["regularised"](data.test.images[:1]).softmax(1)[0]
+    with torch.no_grad():
+        shares = models["regularised"](data.test.images[:1]).softmax(1)[0]
     best = int(shares.argmax())
     assert f"{best} ({100 * float(shares[best]):.1f} %)" in said.inner_text()
 
