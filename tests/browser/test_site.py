@@ -101,6 +101,9 @@ def test_axe_finds_nothing_serious(browser: Browser, site: Path, scheme: str, pa
     page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
     for name in (name for name in pages_of(site) if re.search(pages, name)):
         page.goto(f"{site.as_uri()}/{name}")
+        for figure in page.locator("[data-hgsr]").all():  # drawn, and in the page's own colours
+            drawn = "section.hgsr[data-dark]" if scheme == "dark" else "section.hgsr"
+            figure.locator(drawn).wait_for()
         found = Axe().run(page).response["violations"]
         serious = [
             (rule["id"], rule["nodes"][0]["html"])
