@@ -66,7 +66,7 @@ function render({ model, el }) {
   const networks = networksOf({ names, channels, ...size, weights: bytesOf(model.get("weights")) });
   const { body, say } = frame(el, {
     title: "One image through the layers",
-    lead: "Press a channel to switch it off for the layers behind it (or walk with the arrow keys and press Enter). Hatched: nobody reads it. Framed: the same at every position.",
+    lead: "Press a channel to switch it off for the layers behind it (or walk with the arrow keys and press Enter). Crossed: off. Hatched: nobody reads it. Framed: the same at every position.",
     model,
     python: () => pythonLines(model),
   });

@@ -73,7 +73,7 @@ class Trained:
     model: nn.Module
     history: History
     ending: str
-    finished: bool = True
+    finished: bool
 
 
 @dataclass(frozen=True, eq=False)
