@@ -13,10 +13,11 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "chain": ["Convolution", "Link", "MaxPool", "MeanPool", "prepare_chain", "smallest_batch"],
         "gpu.stacked": ["buckets", "send", "stacked_gradient_"],
         "living": ["LivingKernels", "Window", "batch_innermost", "plain_sparse_convolution"],
         "node": ["term"],
-        "operators": ["has_numba", "living_convolution", "living_max_pool", "living_mean_pool"],
+        "operators": ["called_directly", "calls_directly", "has_numba", "living_convolution"],
         "plain": ["plain_gradient_"],
         "plan": ["Plan", "Plans", "make_plan"],
     },

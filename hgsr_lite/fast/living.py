@@ -8,7 +8,7 @@ gives NaN for zero times that, and these give what the living kernels say.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """How a kernel moves over an image: `(height, width)` each; `padding` is (top, bottom, left, right)."""
 
     kernel: tuple[int, int]
@@ -40,8 +39,7 @@ class Window:
         return down, across
 
 
-@dataclass(frozen=True, eq=False)
-class LivingKernels:
+class LivingKernels(NamedTuple):
     """The kernels of a layer that are not all zero, output channel by output channel.
 
     `weight` is (living kernels, height, width), `inputs` each one's input channel; those of output channel

@@ -17,12 +17,19 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from hgsr_lite.arguments import check_count
-from hgsr_lite.fast import has_numba
+from hgsr_lite.fast import called_directly, has_numba, smallest_batch
 from hgsr_lite.removal.compaction import check_input, compare
 from hgsr_lite.removal.coupling import first_line, tensors
 from hgsr_lite.removal.proof import OutputChange, random_like
 from hgsr_lite.removal.report import CompactReport
-from hgsr_lite.removal.skipping_choice import Choice, best_format, choose_layer, choose_network
+from hgsr_lite.removal.skipping_chain import LivingChain, chain_layers_
+from hgsr_lite.removal.skipping_choice import (
+    DenseNetwork,
+    choose_layer,
+    choose_network,
+    dense_at_its_best,
+    has_no_dead_kernel,
+)
 from hgsr_lite.removal.skipping_layers import not_covered, put_in_, views_as_reshapes_
 from hgsr_lite.removal.skipping_report import SkippedLayer, SkipReport, network_costs
 
@@ -31,35 +38,27 @@ _SAME = {torch.float32: 1e-4, torch.float64: 1e-10}
 _SEVERAL = 5  # images: more than one, and not the number that the example has in most calls
 
 
-class DenseNetwork(nn.Module):
-    """A dense network, given its images in the memory format in which it was fastest."""
-
-    def __init__(self, network: fx.GraphModule, memory_format: torch.memory_format) -> None:
-        super().__init__()
-        self.network = network
-        self.memory_format = memory_format
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """What the network says about images."""
-        return self.network(images.contiguous(memory_format=self.memory_format))
-
-
 class SkippingNetwork(nn.Module):
     """A network without its dead kernels: the same function, for use and not for training.
 
-    `network` is a graph whose convolutions are `LivingConvolution`s. Images go through it `tile` at a time,
-    all together where they meet each other in it (`tile` is then without bound);
-    fewer than `dense_below` go through `dense`, the same network with its batch norms folded in. An
-    exported graph is for every number of images, and without dead kernels for all of them.
+    `network` is a graph whose convolutions are `LivingConvolution`s. Images go through its chains of layers
+    `tile` at a time, through the rest all together. A graph without a chain takes `tile` images at a time,
+    all of them where they meet each other in it (`tile` is then without bound). Fewer than `dense_below` go
+    through `dense`, the same network with its batch norms folded in. An exported graph is for every number
+    of images, and without dead kernels for all of them.
     """
 
-    def __init__(self, network: fx.GraphModule, dense: fx.GraphModule, choice: Choice) -> None:
+    def __init__(self, network: fx.GraphModule) -> None:
         super().__init__()
         self.network = network
-        self.tile, self.dense_below = choice.tile, choice.dense_below
-        self.dense = DenseNetwork(dense, choice.dense_format) if self.dense_below > 1 else None
+        self.chains = [module for module in network.modules() if isinstance(module, LivingChain)]
+        self.tile, self.dense_below, self.dense = sys.maxsize, 1, None
         self.eval().requires_grad_(False)
+
+    def take_dense_below(self, count: int, dense: DenseNetwork) -> None:
+        """Let batches of fewer images go through the dense network."""
+        self.dense_below = count
+        self.dense = dense.requires_grad_(False) if count > 1 else None
 
     def forward(self, images: Tensor) -> Tensor:
         """What the network says about images, as many as there are."""
@@ -67,14 +66,24 @@ class SkippingNetwork(nn.Module):
             return self.network(images)
         if self.dense is not None and len(images) < self.dense_below:
             return self.dense(images)
-        if torch.compiler.is_compiling() or len(images) <= self.tile:
+        if torch.compiler.is_compiling():
             return self.network(images)
-        parts = [self.network(part) for part in images.split(self.tile)]
+        with called_directly(images):
+            if self.chains or len(images) <= self.tile:
+                return self.network(images)
+            parts = [self.network(part) for part in images.split(self.tile)]
         return torch.cat(parts) if isinstance(parts[0], Tensor) else self.network(images)
 
-    def in_tiles_of(self, count: int) -> SkippingNetwork:
-        """The same network with other tiles, and without a dense form for few images."""
-        return SkippingNetwork(self.network, self.network, Choice(count, 1, torch.contiguous_format))
+    @property
+    def tile(self) -> int:
+        """How many images go through together."""
+        return self._tile
+
+    @tile.setter
+    def tile(self, count: int) -> None:
+        self._tile = count
+        for chain in self.chains:
+            chain.tile = count
 
     def train(self, mode: bool = True) -> SkippingNetwork:
         """Stay in eval mode: batch norms are folded in, there is nothing to train."""
@@ -192,30 +201,49 @@ def _skipping(
     dense: nn.Module, graph: fx.GraphModule, example: Tensor
 ) -> tuple[nn.Module, list[SkippedLayer], str]:
     """Choose for every layer, put the chosen ones in, choose for the network; why it is dense, if it is."""
+    if all(has_no_dead_kernel(layer) for _, layer in _convolutions(graph)):
+        return dense_at_its_best(graph, example), _all_dense(graph, "no dead kernel"), "no kernel is dead"
     work = copy.deepcopy(graph)
     layers, chosen = [], {}
-    shapes = _image_shapes(work, example)
+    shapes, first = _image_shapes(work, example), _layers_on_images(work)
     for name, layer in _convolutions(work):
         reason = not_covered(layer) or _not_followed(shapes[name])
         if not reason:
-            found, reason = choose_layer(layer, shapes[name][0])
+            found, reason = choose_layer(layer, shapes[name][0], name in first)
             if found is not None:
                 chosen[name] = found
         layers.append(SkippedLayer.of(name, layer, reason))
     if chosen:
         put_in_(work, chosen)
-        batches = [example, random_like(example.new_empty(_SEVERAL, *example.shape[1:]))]
-        wrong = _other_numbers(dense, work, batches, "without its dead kernels it")
+        chain_layers_(work)
+        small = SkippingNetwork(work)
+        counts = _SEVERAL, smallest_batch(next(iter(chosen.values())).bias.dtype)
+        batches = [example, *(random_like(example.new_empty(n, *example.shape[1:])) for n in counts)]
+        wrong = _other_numbers(dense, small, batches, "without its dead kernels it")
         if wrong:
-            return DenseNetwork(graph, best_format(graph, example)), _all_dense(graph, wrong), wrong
-        choice = choose_network(work, graph, example)
+            return dense_at_its_best(graph, example), _all_dense(graph, wrong), wrong
+        small.tile = 2
+        meet = not small.chains and _other_numbers(dense, small, batches, "in parts it")
+        choice = choose_network(small, graph, example)
         if choice.dense_below is not None:
-            small = SkippingNetwork(work, graph, choice)
-            if _other_numbers(dense, small.in_tiles_of(2), batches, "in parts it"):
-                small.tile = sys.maxsize
+            small.tile = sys.maxsize if meet else choice.tile
+            small.take_dense_below(choice.dense_below, choice.dense)
             return small, layers, ""
     why = "that is faster for every batch that was timed" if chosen else "no layer pays"
-    return DenseNetwork(graph, best_format(graph, example)), layers, why
+    return dense_at_its_best(graph, example), layers, why
+
+
+def _layers_on_images(graph: fx.GraphModule) -> set[str]:
+    """The convolutions before which there is no other: their images lie as they came."""
+    convolutions, behind, first = dict(_convolutions(graph)), set(), set()
+    for node in graph.graph.nodes:
+        is_convolution = node.op == "call_module" and node.target in convolutions
+        if not behind.isdisjoint(node.all_input_nodes):
+            behind.add(node)
+        elif is_convolution:
+            behind.add(node)
+            first.add(node.target)
+    return first
 
 
 def _image_shapes(graph: fx.GraphModule, example: Tensor) -> dict[str, list[torch.Size]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
 
+from hgsr_lite.fast import batch_innermost, called_directly
 from hgsr_lite.removal.proof import random_like
 from hgsr_lite.removal.skipping_layers import LivingConvolution
 
@@ -23,26 +26,52 @@ _ENOUGH = 0.5  # seconds of timing for one choice
 _MARGIN = 1.05  # what is dense must be slower by this much before it is replaced
 
 
-def choose_layer(layer: nn.Conv2d, shape: torch.Size) -> tuple[LivingConvolution | None, str]:
-    """The living form of a layer where it pays, and why it is dense, if it is."""
-    if bool((layer.weight != 0).flatten(2).any(-1).all()):
-        return None, "no dead kernel"
+class DenseNetwork(nn.Module):
+    """A copy of a dense network that takes its images, and keeps its weights, in one memory format."""
+
+    def __init__(self, network: nn.Module, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).eval()
+        self.memory_format = memory_format
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=memory_format)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the network says about images."""
+        return self.network(images.contiguous(memory_format=self.memory_format))
+
+
+def choose_layer(layer: nn.Conv2d, shape: torch.Size, is_first: bool) -> tuple[LivingConvolution | None, str]:
+    """The living form of a layer where it pays, and why it is dense, if it is.
+
+    A layer without a dead kernel may pay as well: its images need not be moved into another memory layout.
+    `is_first` says that they come from outside, in PyTorch's own.
+    """
     living = LivingConvolution(layer)
-    dense = {count: _seconds_of(layer, living, count, shape) for count in (1, TILES[0])}
-    slower = {count: times[1] * _MARGIN > times[0] for count, times in dense.items()}
+    seconds = {count: _seconds_of(layer, living, count, shape, is_first) for count in (1, TILES[0])}
+    slower = {count: times[1] * _MARGIN > times[0] for count, times in seconds.items()}
     if all(slower.values()):
-        return None, "faster"
+        return None, "no dead kernel" if has_no_dead_kernel(layer) else "faster"
     if not any(slower.values()):
         return living, ""
     only = "one image" if slower[1] else "many images"
     return LivingConvolution(layer, *slower.values()), f"faster, for {only} only"
 
 
-def _seconds_of(dense: nn.Conv2d, living: nn.Module, count: int, shape: torch.Size) -> tuple[float, float]:
-    """Seconds of one call of a layer, dense and living, on random images that lie as each wants them."""
-    ordinary = torch.randn(count, *shape[1:], dtype=dense.weight.dtype)
-    innermost = ordinary.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
-    return _interleaved([lambda: dense(ordinary), lambda: living(innermost)])
+def has_no_dead_kernel(layer: nn.Module) -> bool:
+    """Whether every kernel of a layer lives."""
+    return bool((layer.weight != 0).flatten(2).any(-1).all())
+
+
+def _seconds_of(
+    dense: nn.Conv2d, living: nn.Module, count: int, shape: torch.Size, is_first: bool
+) -> tuple[float, float]:
+    """Seconds of one call of a layer, dense and living, between layers whose images lie batch innermost."""
+    images = torch.randn(count, *shape[1:], dtype=dense.weight.dtype)
+    images = images if is_first else batch_innermost(images)
+    with called_directly(images):
+        return _interleaved([lambda: batch_innermost(dense(images)), lambda: living(images)])
 
 
 def _interleaved(calls: list[Callable[[], object]], rounds: int = 7) -> tuple[float, ...]:
@@ -68,55 +97,53 @@ def _interleaved(calls: list[Callable[[], object]], rounds: int = 7) -> tuple[fl
 class Choice:
     """How images go through a network without dead kernels.
 
-    So many together as `tile`; fewer than `dense_below` through the dense network, in `dense_format`.
+    So many together as `tile`; fewer than `dense_below` through `dense`.
     `dense_below` is None where even the largest batch that was timed is faster there.
     """
 
     tile: int
     dense_below: int | None
-    dense_format: torch.memory_format
+    dense: DenseNetwork
 
 
 @torch.no_grad()
-def choose_network(living: nn.Module, dense: fx.GraphModule, example: Tensor) -> Choice:
-    """Time both with ever fewer images until dense is faster; what takes over half a second is left out."""
+def choose_network(living: nn.Module, graph: fx.GraphModule, example: Tensor) -> Choice:
+    """Time both with ever fewer images until dense is faster; what takes over half a second is left out.
+
+    `living` is a network with a `tile`, `graph` the dense one.
+    """
     tile, most = _best_tile(living, example)
-    below, best = None, FORMATS[0]
+    forms = [DenseNetwork(graph, order) for order in FORMATS]
+    below, best = None, forms[0]
     for count in [n for n in (128, 64, 32, 16, 8, 4, 2, 1) if n <= most]:
         images = random_like(example.new_empty(count, *example.shape[1:]))
-        ordered = [images.contiguous(memory_format=order) for order in FORMATS]
-        forms = [lambda each=each: dense(each) for each in ordered]
-        seconds, *others = _interleaved([lambda images=images: _in_tiles(living, images, tile), *forms], 5)
+        calls = [partial(form, images) for form in forms]
+        seconds, *others = _interleaved([partial(_in_tiles, living, images, tile), *calls], 5)
         if seconds * _MARGIN > min(others):
-            best = FORMATS[others.index(min(others))]
+            best = forms[others.index(min(others))]
             break
         below = count
     return Choice(tile, below, best)
 
 
 def _in_tiles(network: nn.Module, images: Tensor, tile: int) -> None:
-    for part in images.split(tile):
-        network(part)
+    network.tile = tile
+    network(images)
 
 
 def _best_tile(network: nn.Module, example: Tensor) -> tuple[int, int]:
-    """The tile that takes least time an image, and the largest tried: none after one of half a second."""
-    best, least, tile = TILES[0], float("inf"), TILES[0]
-    for tile in TILES:
-        images = random_like(example.new_empty(tile, *example.shape[1:]))
-        (seconds,) = _interleaved([lambda images=images: network(images)], rounds=3)
-        if seconds / tile < least:
-            best, least = tile, seconds / tile
-        if seconds > 0.5:
-            break
-    return best, tile
+    """The tile in which most images take least time, and how many those are: half a second's at most."""
+    few = random_like(example.new_empty(TILES[0], *example.shape[1:]))
+    (seconds,) = _interleaved([lambda: _in_tiles(network, few, TILES[0])], rounds=3)
+    tiles = [tile for tile in TILES if seconds * tile / TILES[0] <= _ENOUGH] or [TILES[0]]
+    images = random_like(example.new_empty(tiles[-1], *example.shape[1:]))
+    times = _interleaved([lambda tile=tile: _in_tiles(network, images, tile) for tile in tiles])
+    return tiles[times.index(min(times))], tiles[-1]
 
 
 @torch.no_grad()
-def best_format(dense: nn.Module, images: Tensor) -> torch.memory_format:
-    """The memory format in which a dense network takes images fastest."""
-    if images.ndim != 4:
-        return FORMATS[0]
-    ordered = [images.contiguous(memory_format=order) for order in FORMATS]
-    seconds = _interleaved([lambda each=each: dense(each) for each in ordered], 5)
-    return FORMATS[seconds.index(min(seconds))]
+def dense_at_its_best(graph: fx.GraphModule, images: Tensor) -> DenseNetwork:
+    """A dense network in the memory format in which it takes images fastest."""
+    forms = [DenseNetwork(graph, order) for order in (FORMATS if images.ndim == 4 else FORMATS[:1])]
+    seconds = _interleaved([partial(form, images) for form in forms], 5)
+    return forms[seconds.index(min(seconds))]

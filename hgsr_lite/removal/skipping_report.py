@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,6 +15,7 @@ from hgsr_lite.removal.cost import Cost, latency, macs
 from hgsr_lite.removal.living_file import living_bytes, stored_numbers
 from hgsr_lite.removal.proof import OutputChange
 from hgsr_lite.removal.report import CompactReport, written
+from hgsr_lite.removal.skipping_choice import FORMATS, DenseNetwork
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class SkippedLayer:
 class SkipCosts:
     """A network before and after: numbers stored, bytes of its file, and what it takes for each batch size.
 
-    `before.seconds` is the fastest dense form: batch norms folded in, contiguous or channels_last.
+    `before.seconds` is the fastest dense form: batch norms folded in, images and weights contiguous or in
+    channels_last. Both are given images in PyTorch's ordinary layout.
     """
 
     bytes_before: int
@@ -70,16 +71,13 @@ def _seconds(fused: nn.Module, small: nn.Module, images: Tensor, repeats: int) -
     """Dense at its best, then small; a network that takes long is run less often, twice at least."""
     if not repeats:
         return math.nan, math.nan
-    models = {"contiguous": fused, "small": small}
+    formats = FORMATS if images.ndim == 4 else FORMATS[:1]
+    models = {"small": small, **{str(order): DenseNetwork(fused, order) for order in formats}}
     first = latency(models, images, 1)
     rounds = max(2, min(repeats, int(2 / sum(first.values()))))
-    found = latency(models, images, rounds)
-    best = found["contiguous"]
-    with suppress(RuntimeError):  # channels_last is for images of four dimensions
-        best = min(
-            best, latency({"": fused}, images.contiguous(memory_format=torch.channels_last), rounds)[""]
-        )
-    return best, found["small"]
+    seconds = latency(models, images, rounds)
+    living = seconds.pop("small")
+    return min(seconds.values()), living
 
 
 @dataclass(frozen=True)

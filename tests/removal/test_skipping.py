@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 
 import pytest
 import torch
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.experimental.optimization import fuse
@@ -16,7 +19,7 @@ import hgsr_lite as hg
 from hgsr_lite.removal import latency, living_state, load_living, macs, save_living, skipping, skipping_choice
 from hgsr_lite.removal.living_file import CHECKSUM, checksum_of, living_bytes
 from hgsr_lite.removal.skipping import DenseNetwork, SkippingNetwork
-from hgsr_lite.removal.skipping_layers import LivingConvolution
+from hgsr_lite.removal.skipping_layers import LivingConvolution, LivingPool
 
 LIVING = [*hg.MODELS, "torchvision resnet18", "vgg11_bn", "mobilenet_v2", "densenet121"]
 
@@ -92,9 +95,34 @@ def test_networks_are_the_same_function_saved_loaded_copied_and_exported(name, t
 def test_relu_residual_sums_norms_and_pools_leave_the_graph():
     small, _ = hg.skip_dead_kernels(network("resnet18"), torch.randn(2, 3, 32, 32), repeats=0)
     assert isinstance(small, SkippingNetwork)
-    left = {type(module) for module in small.modules()}
+    nodes = [node for node in small.network.graph.nodes if node.op == "call_module"]
+    left = {type(small.network.get_submodule(node.target)) for node in nodes}
     assert not left & {nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Conv2d}
     assert not any("add" in str(node.target) for node in small.network.graph.nodes)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 33), st.integers(2, 9), st.integers(2, 9), st.integers(1, 3), st.integers(1, 3),
+    st.integers(0, 1), st.booleans(),
+)  # fmt: skip
+def test_pools_are_pytorchs_and_their_images_lie_batch_innermost(
+    batch, height, width, kernel, stride, padding, ceil
+):
+    kernel = min(kernel, height, width)
+    padding = min(padding, kernel // 2)
+    images = torch.randn(batch, 3, height, width)
+    images[0, 0, 0, 1] = math.nan
+    grid = (min(kernel, height), min(stride, width))
+    for pool in (
+        nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil),
+        nn.AvgPool2d(kernel, stride, padding, ceil, count_include_pad=False),
+        nn.AdaptiveAvgPool2d(grid),
+        nn.AdaptiveMaxPool2d((None, 1)),
+    ):
+        found, wanted = LivingPool(pool)(images), pool(images)
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6, equal_nan=True)
+        assert found.permute(1, 2, 3, 0).is_contiguous()
 
 
 @pytest.mark.usefixtures("never_dense")
@@ -157,7 +185,7 @@ def test_a_layer_that_does_not_pay_stays_dense(monkeypatch):
     assert report.left_dense == "no layer pays"
     assert distance(model, small, images) < 1e-5
     monkeypatch.setattr(
-        skipping_choice, "_seconds_of", lambda _, __, count, ___: (1.0, 2.0 if count == 1 else 0.1)
+        skipping_choice, "_seconds_of", lambda _, __, count, *___: (1.0, 2.0 if count == 1 else 0.1)
     )
     small, report = hg.skip_dead_kernels(model, images, repeats=0)
     assert {layer.dense_because for layer in report.layers} == {"faster, for one image only"}

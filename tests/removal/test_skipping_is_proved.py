@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hgsr_lite as hg
-from hgsr_lite.removal import load_living, save_living, skipping_choice
+from hgsr_lite.removal import load_living, save_living, skipping, skipping_choice
 from hgsr_lite.removal.skipping import SkippingNetwork
 
 
@@ -115,10 +115,14 @@ def test_a_graph_that_is_another_function_stays_dense_and_the_report_says_so(wha
     assert "other numbers" in str(report)
 
 
-def test_images_that_meet_in_the_network_are_never_parted():
+def test_images_that_meet_in_the_network_are_never_parted(monkeypatch):
     model = Forward(FORWARDS["a softmax over the batch"])
-    small, _ = hg.skip_dead_kernels(model, torch.randn(2, 3, 8, 8), repeats=0)
+    example = torch.randn(2, 3, 8, 8)
+    small, _ = hg.skip_dead_kernels(model, example, repeats=0)
     assert isinstance(small, SkippingNetwork)
+    assert small.chains  # in which they do not meet; behind them they go through all together
+    monkeypatch.setattr(skipping, "chain_layers_", lambda graph: [])
+    small, _ = hg.skip_dead_kernels(model, example, repeats=0)
     assert small.tile > 10**9
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from numba import njit
 
 from hgsr_lite.fast.cpu import living_tile
-from hgsr_lite.fast.cpu.living_tile import VECTORS, sliding_tile_of, tile_of, vector_bytes
+from hgsr_lite.fast.cpu.living_tile import VECTORS, pool_tile_of, sliding_tile_of, tile_of, vector_bytes
 from hgsr_lite.fast.first_use import explained
 
 SLIDING = 3
@@ -21,6 +21,8 @@ _21, _22, _24 = (tile_of(2, vectors) for vectors in (1, 2, 4))
 _41, _42, _81 = tile_of(4, 1), tile_of(4, 2), tile_of(8, 1)
 _s21, _s22, _s24 = (sliding_tile_of(2, vectors, SLIDING) for vectors in (1, 2, 4))
 _s41, _s42, _s81 = (sliding_tile_of(*shape, SLIDING) for shape in ((4, 1), (4, 2), (8, 1)))
+_max1, _max2, _max4 = (pool_tile_of(vectors, True) for vectors in (1, 2, 4))
+_mean1, _mean2, _mean4 = (pool_tile_of(vectors, False) for vectors in (1, 2, 4))
 
 
 @njit
@@ -179,9 +181,60 @@ def _convolve_of(mark: int) -> Callable:
     return convolve
 
 
+@njit
+def _pool_window(is_max, vectors, image, row_step, column_step, rows, columns, out, sample):
+    if is_max:
+        if vectors == 4:
+            _max4(image, row_step, column_step, rows, columns, out, sample)
+        elif vectors == 2:
+            _max2(image, row_step, column_step, rows, columns, out, sample)
+        else:
+            _max1(image, row_step, column_step, rows, columns, out, sample)
+    elif vectors == 4:
+        _mean4(image, row_step, column_step, rows, columns, out, sample)
+    elif vectors == 2:
+        _mean2(image, row_step, column_step, rows, columns, out, sample)
+    else:
+        _mean1(image, row_step, column_step, rows, columns, out, sample)
+
+
+def _pool_of(mark: int) -> Callable:
+    """The loop over channels of a pool; `mark` as in `_convolve_of`."""
+
+    def pool(first, end, images, out, is_max, rows, columns, height, width, batch, sample):
+        """Write channels `first` to `end`; `rows` and `columns` hold what each output sees, (first, end)."""
+        item = sample.itemsize + 0 * mark
+        lanes, one = _BYTES // item, batch * item
+        vectors = _power_of_two(min(4, batch // lanes))
+        for channel in range(first, end):
+            for down in range(len(rows)):
+                for right in range(len(columns)):
+                    corner = (channel * height + rows[down, 0]) * width + columns[right, 0]
+                    to = (channel * len(rows) + down) * len(columns) + right
+                    for start in range(0, batch, vectors * lanes):
+                        ahead = min(start, batch - vectors * lanes) * item
+                        _pool_window(
+                            is_max, vectors, images + corner * one + ahead, width * one, one,
+                            rows[down, 1] - rows[down, 0], columns[right, 1] - columns[right, 0],
+                            out + to * one + ahead, sample,
+                        )  # fmt: skip
+
+    return pool
+
+
+@cache
+def _mark() -> int:
+    """What changes with the file that numba's cache does not look at: it knows this one only."""
+    return zlib.crc32(Path(living_tile.__file__).read_bytes())
+
+
 @cache
 def compiled_convolution() -> Callable:
     """The loop over output channels; it runs without Python's lock, so that threads can share them."""
-    # Numba's cache itself looks at this file only.
-    mark = zlib.crc32(Path(living_tile.__file__).read_bytes())
-    return explained(njit(cache=True, nogil=True)(_convolve_of(mark)))
+    return explained(njit(cache=True, nogil=True)(_convolve_of(_mark())))
+
+
+@cache
+def compiled_pool() -> Callable:
+    """The loop over channels, as in `compiled_convolution`."""
+    return explained(njit(cache=True, nogil=True)(_pool_of(_mark())))

@@ -99,6 +99,17 @@ class _Sums:
                 if 0 <= number - tap < self.positions:
                     self.add_product(sums[(number - tap) * self.vectors + vector], weight, seen)
 
+    def pool_in(self, found: Any, seen: Any, is_max: bool) -> None:
+        """The larger of two vectors of numbers, NaN above all, or their sum."""
+        before = self.builder.load(found)
+        if not is_max:
+            self.builder.store(self.builder.fadd(before, seen), found)
+            return
+        stays = self.builder.or_(
+            self.builder.fcmp_ordered("<=", seen, before), self.builder.fcmp_unordered("uno", before, before)
+        )
+        self.builder.store(self.builder.select(stays, before, seen), found)
+
     def begin(self, bias: Any) -> list[Any]:
         """The sums of a tile, which begin with the bias."""
         first = self.spread(bias)
@@ -193,3 +204,36 @@ def sliding_tile_of(positions: int, vectors: int, width: int) -> Callable:
         return types.void(images, image_step, out, out_step, residual, job), generate
 
     return add_living
+
+
+def pool_tile_of(vectors: int, is_max: bool) -> Callable:
+    """The compiled tile of a pool: one output of so many vectors of images."""
+
+    @intrinsic
+    def pool_window(typing_context, images, row_step, column_step, rows, columns, out, sample):
+        """Write the largest or the mean of a window that begins at `images`; addresses, and steps in bytes.
+
+        `sample` is an array of the images' dtype. NaN is larger than any number, as in PyTorch.
+        """
+
+        def generate(context, builder, signature, arguments):
+            images, row_step, column_step, rows, columns, out, _ = arguments
+            part = _Sums(context, builder, signature.args[6].dtype, 1, vectors)
+            zeros = [part.spread(ir.Constant(part.real, 0))] * vectors
+            first = [part.load(place) for place in part.places(images, _WHOLE(0))] if is_max else zeros
+            found = [cgutils.alloca_once_value(builder, each) for each in first]
+            with cgutils.for_range_slice(builder, _WHOLE(0), rows, _WHOLE(1)) as (row, _):
+                line = builder.add(images, builder.mul(row, row_step))
+                with cgutils.for_range_slice(builder, _WHOLE(0), columns, _WHOLE(1)) as (column, _):
+                    place = builder.add(line, builder.mul(column, column_step))
+                    for each, pointer in zip(found, part.places(place, _WHOLE(0)), strict=True):
+                        part.pool_in(each, part.load(pointer), is_max)
+            count = part.spread(builder.sitofp(builder.mul(rows, columns), part.real))
+            for each, pointer in zip(found, part.places(out, _WHOLE(0)), strict=True):
+                value = builder.load(each)
+                part.builder.store(value if is_max else builder.fdiv(value, count), pointer, align=part.size)
+            return context.get_dummy_value()
+
+        return types.void(images, row_step, column_step, rows, columns, out, sample), generate
+
+    return pool_window

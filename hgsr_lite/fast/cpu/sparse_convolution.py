@@ -15,8 +15,10 @@ arXiv 1608.01409.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -76,8 +78,10 @@ class _Plan:
 
 
 @lru_cache(maxsize=4096)
-def _plan_of_runs(window: Window, shape: torch.Size, item: int) -> tuple[_Plan, tuple[int, int]]:
-    """A run: the images of one pixel, and of those beside it."""
+def _plan_of_runs(
+    window: Window, shape: torch.Size, item: int, outputs: int
+) -> tuple[_Plan, tuple[int, ...], tuple[int, ...]]:
+    """A run: the images of one pixel, and of those beside it. Also what comes out: its shape and strides."""
     batch, channels, height, width = shape
     down, right = window.output_size(height, width)
     above, _, left, _ = window.padding
@@ -90,7 +94,7 @@ def _plan_of_runs(window: Window, shape: torch.Size, item: int) -> tuple[_Plan, 
     slides = wide == SLIDING and window.stride[1] == spread_right == 1 and right > 1
     sizes = (width, batch, down, right, *window.stride, above, left, int(slides))
     plan = _Plan.of(window, offsets, height * width * one, row_runs, column_runs, rows_at_once, sizes)
-    return plan, (down, right)
+    return plan, (batch, outputs, down, right), (1, down * right * batch, right * batch, batch)
 
 
 def sparse_convolution(
@@ -112,10 +116,37 @@ def sparse_convolution(
     residual = None if residual is None else batch_innermost(residual)
     if shape[0] < lanes(item):
         return _convolve_planes(images, living, bias, window, residual, low, high)
-    plan, size = _plan_of_runs(window, shape, item)
-    out = empty_images(images, bias.shape[0], *size)
-    _start(plan, batch_innermost(images), living, bias, out, residual, low, high)
+    images = batch_innermost(images)
+    prepared = PreparedConvolution.of(shape, living, bias, window, low, high)
+    out = images.new_empty_strided(prepared.shape, prepared.strides)
+    prepared.run(images.data_ptr(), out.data_ptr(), 0 if residual is None else residual.data_ptr())
     return out
+
+
+class PreparedConvolution(NamedTuple):
+    """A convolution of images of one shape: all but where they, its outputs and its residual lie.
+
+    `shares` are the output channels of each thread. The tensors that it was made of must live as long.
+    """
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    loop: Callable
+    arguments: tuple
+    shares: Sequence[int]
+
+    @classmethod
+    def of(
+        cls, shape: torch.Size, living: LivingKernels, bias: Tensor, window: Window, low: float, high: float
+    ) -> PreparedConvolution:
+        """For a batch of `shape`, as many images as a vector holds numbers at least."""
+        plan, out_shape, strides = _plan_of_runs(window, shape, bias.element_size(), bias.shape[0])
+        work = living.weight.numel() * math.prod(out_shape) // max(1, bias.shape[0])
+        return cls(out_shape, strides, *_loop(plan, living, bias, low, high, work))
+
+    def run(self, images: int, out: int, residual: int) -> None:
+        """Convolve, from address to address; `residual` is 0 if there is none."""
+        run_shares(self.loop, self.shares, (images, out, residual, *self.arguments))
 
 
 @dataclass(frozen=True)
@@ -166,24 +197,24 @@ def _convolve_planes(images, living, bias, window, residual, low, high) -> Tenso
     )
     result = images.new_empty(bias.shape[0], planes.stored)
     bounds = (low, high) if residual is None else (-math.inf, math.inf)
-    _start(planes.plan, memory, living, bias, result, None, *bounds)
+    work = living.weight.numel() * planes.stored
+    loop, arguments, shares = _loop(planes.plan, living, bias, *bounds, work)
+    run_shares(loop, shares, (memory.data_ptr(), result.data_ptr(), 0, *arguments))
     strides = (1, planes.stored, plane_width * batch, batch)
     found = result.as_strided((batch, bias.shape[0], *planes.size), strides)
     out = empty_images(images, bias.shape[0], *planes.size)
     return out.copy_(found) if residual is None else torch.add(found, residual, out=out).clamp_(low, high)
 
 
-def _start(plan: _Plan, images, living: LivingKernels, bias, out, residual, low, high) -> None:
-    """Share the output channels among as many threads as PyTorch has, where the work is worth it."""
+def _loop(
+    plan: _Plan, living: LivingKernels, bias: Tensor, low: float, high: float, work: int
+) -> tuple[Callable, tuple, Sequence[int]]:
+    """The compiled loop, its arguments but three addresses, and the shares of as many threads as pay."""
     arguments = (
-        images.data_ptr(), out.data_ptr(), 0 if residual is None else residual.data_ptr(),
         (living.inputs.data_ptr(), living.weight.data_ptr(), *plan.tables),
         living.starts.numpy(), bias.numpy(), low, high, plan.row_runs, plan.column_runs, plan.rows_at_once,
         plan.sizes,
     )  # fmt: skip
-    loop, channels = compiled_convolution(), bias.shape[0]
     threads = torch.get_num_threads()
-    if threads == 1 or living.weight.numel() * out.numel() < _PARALLEL_FROM * channels:
-        loop(0, channels, *arguments)
-    else:
-        run_shares(loop, living.shares(threads), arguments)
+    shares = (0, bias.shape[0]) if threads == 1 or work < _PARALLEL_FROM else living.shares(threads)
+    return compiled_convolution(), arguments, shares

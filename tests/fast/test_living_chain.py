@@ -1,0 +1,92 @@
+"""A chain of layers gives what its layers give one by one, to the bit, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+
+from hgsr_lite.fast import (
+    Convolution,
+    Link,
+    LivingKernels,
+    MaxPool,
+    MeanPool,
+    Window,
+    prepare_chain,
+    smallest_batch,
+)
+
+sparse_convolution = pytest.importorskip("hgsr_lite.fast.cpu.sparse_convolution").sparse_convolution
+
+
+@settings(max_examples=80)
+@given(
+    st.integers(0, 60), st.integers(2, 9), st.integers(2, 9), st.integers(1, 3), st.integers(1, 3),
+    st.integers(0, 1), st.booleans(), st.sampled_from([torch.float32, torch.float64]),
+)  # fmt: skip
+def test_its_pools_are_pytorchs_and_nan_wins(more, height, width, kernel, stride, padding, ceil, dtype):
+    kernel = min(kernel, height, width)
+    padding = min(padding, kernel // 2)
+    images = torch.randn(smallest_batch(dtype) + more, 3, height, width, dtype=dtype)
+    images[0, 0, 0, 1], images[1, 1] = math.nan, -math.inf
+    grid = (min(kernel, height), min(stride, width))
+    largest = Link(MaxPool((kernel, kernel), (stride, stride), (padding, padding), ceil), 0)
+    for link, wanted in (
+        (largest, max_pool2d(images, kernel, stride, padding, ceil_mode=ceil)),
+        (Link(MeanPool(grid), 0), adaptive_avg_pool2d(images, grid)),
+    ):
+        found = prepare_chain([link], images.shape, dtype).run(images)
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6, equal_nan=True)
+        assert found.permute(1, 2, 3, 0).is_contiguous()
+
+
+def convolution(outputs: int, inputs: int, seed: int, high: float = math.inf) -> Convolution:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(outputs, inputs, 3, 3, generator=generator)
+    weight *= torch.rand(outputs, inputs, 1, 1, generator=generator) < 0.3
+    bias = torch.randn(outputs, generator=generator)
+    window = Window((3, 3), (1, 1), (1, 1, 1, 1))
+    return Convolution(LivingKernels.of(weight), bias, window, inputs, -1.0, high)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_whatever_its_layers_read_no_value_is_overwritten_before_it_was_read_for_the_last_time(data):
+    images = torch.randn(data.draw(st.integers(16, 40)), 4, 5, 5)
+    links, values = [], [images]
+    for number in range(data.draw(st.integers(1, 9))):
+        known = st.integers(0, len(values) - 1)
+        layer, source = convolution(4, 4, number), data.draw(known)
+        residual = data.draw(st.one_of(st.none(), known))
+        links.append(Link(layer, source, residual))
+        added = None if residual is None else values[residual]
+        bounds = layer.low, layer.high
+        values.append(
+            sparse_convolution(values[source], layer.living, layer.bias, layer.window, added, *bounds)
+        )
+    found = prepare_chain(links, images.shape, images.dtype).run(images)
+    assert torch.equal(found, values[-1])
+
+
+def test_what_it_gave_stays_when_it_is_run_again():
+    links = [Link(convolution(4, 3, 0), 0), Link(convolution(2, 4, 1), 1)]
+    chain = prepare_chain(links, torch.Size((16, 3, 6, 6)), torch.float32)
+    first = chain.run(torch.randn(16, 3, 6, 6))
+    kept = first.clone()
+    chain.run(torch.randn(16, 3, 6, 6))
+    assert torch.equal(first, kept)
+
+
+def test_images_that_a_layer_cannot_take_are_refused_in_words():
+    links = [Link(convolution(4, 3, 0), 0)]
+    with pytest.raises(ValueError, match=r"takes images of shape \(batch, 3, height, width\)"):
+        prepare_chain(links, torch.Size((16, 5, 6, 6)), torch.float32)
+    with pytest.raises(ValueError, match=r"convert them with .to\(torch.float32\)"):
+        prepare_chain(links, torch.Size((16, 3, 6, 6)), torch.float64)
+    with pytest.raises(ValueError, match="the other summand"):
+        prepare_chain([Link(convolution(4, 3, 0), 0, 0)], torch.Size((16, 3, 6, 6)), torch.float32)
