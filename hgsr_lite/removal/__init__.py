@@ -12,8 +12,12 @@ from hgsr_lite.removal.loading import load_compact
 from hgsr_lite.removal.pruning import prune
 from hgsr_lite.removal.ranking import LossRise, Norm, Random, Tolerance
 from hgsr_lite.removal.skipping import skip_dead_kernels
+from hgsr_lite.removal.skipping_choice import DenseNetwork
+from hgsr_lite.removal.skipping_layers import LivingConvolution
 
 __all__ = [
+    "DenseNetwork",
+    "LivingConvolution",
     "LossRise",
     "Norm",
     "Random",

@@ -251,6 +251,27 @@ def test_what_is_said_of_cifar10_is_the_table_s():
     assert f"by at most {100 * apart:.1f} points" in words
 
 
+def test_what_is_said_of_three_seeds_of_cifar10_is_the_table_s():
+    table = read_table(STUDIES / "cifar10_seeds.csv")
+    assert len(table) == len(Study.read(STUDIES / "cifar10_seeds.toml").grid.recipes) == 9
+    text = (STUDIES / "README.md").read_text(encoding="utf-8")
+    words = text.partition("**Does the lead hold")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d) \| (.+) \|$", words, flags=re.MULTILINE)
+    worst = []
+    for seed, said in rows:
+        runs = table[table["seed"] == int(seed)]
+        dense, cut = (runs[runs["baseline"] == which].iloc[0] for which in ("dense", "magnitude"))
+        penalty = the(runs, penalty="hsq_gl12")
+        shares = [dense[TUNED[1]], cut[TUNED[1]], penalty[TUNED[1]], penalty["dead kernels"]]
+        wanted = [f"{100 * share:.1f}" for share in shares]
+        strength = f"{penalty['calibrated strength']:.1e}".replace("e-0", "e-")
+        assert said.replace(" %", "").split(" | ") == [*wanted, strength]
+        assert cut["dead kernels"] == pytest.approx(0.8, abs=5e-4)
+        worst.append(dense[TUNED[1]] - penalty[TUNED[1]])
+    assert [seed for seed, _ in rows] == ["0", "1", "2"]
+    assert f"within {100 * max(worst):.1f} points of dense in every seed" in words
+
+
 def test_only_amounts_within_the_loss_allowed_are_chosen_and_by_validation(table):
     table.loc[(table["method"] == "gl") & (table["amount"] == 1), TUNED[0]] = 0.895
     found = choices(prepared(table), "parameters removed")
