@@ -1,10 +1,10 @@
-"""Time the penalty, its proximal step, a training step and the input pipeline, side by side.
+"""Time the penalty, its proximal step, a training step, the input pipeline and dead kernels, side by side.
 
     python -m hgsr_lite bench [--quick]
 
 Every comparison is interleaved: one round times each variant once, rounds repeat, medians are compared.
-Prints a table and writes `benchmarks/results/<device>/` (JSON and two plots). README.md beside this file
-says what is measured against what, and why that is fair.
+Prints a table and writes `benchmarks/results/<device>/` (JSON, a plot, and what `skipping` writes). README.md
+beside this file says what is measured against what, and why that is fair.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 import hgsr_lite as hg
+from benchmarks import skipping
 from benchmarks.measurements import (
     DEVICE,
     GROUP_PENALTIES,
@@ -121,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     (options.out / "bench.json").write_text(json.dumps(record, indent=1) + "\n")
     plot_sizes(table, options.out / "size.png")
+    if DEVICE.type == "cpu":  # dead kernels are skipped there only
+        return skipping.main(["--out", str(options.out), *(["--quick"] if options.quick else [])])
     return 0
 
 

@@ -13,7 +13,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -27,7 +26,14 @@ from tqdm import tqdm
 
 import hgsr_lite as hg
 from benchmarks.measurements import NETWORKS, interleaved
-from hgsr_lite.fast import Link, batch_innermost, called_directly, prepare_chain, smallest_batch
+from hgsr_lite.fast import (
+    Link,
+    alive_kernels,
+    batch_innermost,
+    called_directly,
+    prepare_chain,
+    smallest_batch,
+)
 from hgsr_lite.removal import DenseNetwork, LivingConvolution
 from hgsr_lite.series import example_budget, example_network
 
@@ -35,6 +41,8 @@ SHAPES = [(64, 64, 16), (128, 128, 8), (16, 32, 8), (256, 256, 14), (64, 64, 32)
 """Input channels, output channels and side of the images; kernels 3x3."""
 SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 BATCHES = (1, 16, 128)
+TILE = 16
+"""Images that go through a layer together, so that they stay in a cache."""
 IMAGES = {"digits_cnn": (1, 8, 8), "torchvision resnet18": (3, 224, 224)}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -62,23 +70,30 @@ def layer_row(shape: tuple[int, int, int], share: float, batch: int, count: int,
     layer = nn.Conv2d(inputs, outputs, 3, padding=1)
     kill_kernels_(layer, share, generator)
     images = torch.randn(batch, inputs, side, side, generator=generator)
-    living, innermost = LivingConvolution(layer), batch_innermost(images)
+    living = LivingConvolution(layer)
+    tiles = [batch_innermost(part) for part in images.split(TILE)]  # as they go through a network
+    call = _in_a_chain(living, tiles[0])
     rows = layer.weight.detach().flatten(1).to_sparse_csr()
 
     def sparse() -> Tensor:
         columns = unfold(images, 3, padding=1).transpose(0, 1).reshape(inputs * 9, -1)
         return (rows @ columns).view(outputs, batch, side, side).transpose(0, 1)
 
-    variants: dict[str, Callable[[], Tensor]] = {
+    variants: dict[str, Callable[[], Tensor | list[Tensor]]] = {
         **{name: _called(DenseNetwork(layer, order), images) for name, order in FORMATS.items()},
-        "im2col and CSR": sparse,
-        "living kernels": partial(_in_a_chain(living, innermost), innermost),
+        "living kernels": lambda: [call(part) for part in tiles],
     }
+    if batch <= 16:  # it takes ten times as long as the dense form, and its columns much memory
+        variants["im2col and CSR"] = sparse
+    if batch * inputs * outputs * side**2 > 1e8:
+        rounds = min(rounds, 3)
     with torch.inference_mode(), threads(count), called_directly(images):
         wanted = layer(images)
         bias = layer.bias.view(-1, 1, 1)
         for name, run in variants.items():
-            found = run() + (bias if name == "im2col and CSR" else 0)
+            found = run()
+            found = torch.cat(found) if isinstance(found, list) else found
+            found = found + bias if name == "im2col and CSR" else found
             assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-4), name
         seconds = interleaved(variants, rounds)
     labels = {"what": "layer", "network": f"{inputs} to {outputs}, {side}x{side}", "dead": share}
@@ -117,12 +132,12 @@ def network_rows(
     with torch.inference_mode(), threads(1):
         small, report = hg.skip_dead_kernels(model.eval(), images[:1].clone(), repeats=0)
         fused = fuse(model)
-        for batch in BATCHES:
+        for batch in [count for count in BATCHES if count <= len(images)]:
             part = images[:batch]
             variants: dict[str, Callable[[], Tensor]] = {
                 form: _called(DenseNetwork(fused, order), part) for form, order in FORMATS.items()
             }
-            if compiled and batch == BATCHES[-1]:
+            if compiled and batch == min(BATCHES[-1], len(images)):
                 variants["compiled"] = _called(_compiled(fused, part), part)
             variants["as a reader calls it"] = lambda part=part: model(part)
             seconds = interleaved(variants | {"living kernels": lambda part=part: small(part)}, rounds)
@@ -131,7 +146,8 @@ def network_rows(
             rows.append({
                 "what": "network", "network": name, "dead": dead, "share": share, "batch": batch,
                 "threads": 1, **_summary(seconds), "model(x) ms": 1e3 * float(np.median(plain)),
-                "limit": _limit(fused, part, rounds), "bytes": report.costs.bytes_before / report.costs.bytes_after,
+                "limit": _limit(fused, part, rounds),
+                "bytes": report.costs.bytes_before / report.costs.bytes_after,
             })  # fmt: skip
     return rows
 
@@ -168,7 +184,7 @@ def _limit(fused: fx.GraphModule, images: Tensor, rounds: int) -> float:
     for node in network.network.graph.nodes:
         layer = network.network.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, nn.Conv2d):
-            left[node.name] *= float((layer.weight != 0).flatten(2).any(-1).float().mean())
+            left[node.name] *= float(alive_kernels(layer.weight).float().mean())
     return sum(whole.values()) / sum(left.values())
 
 
@@ -199,12 +215,28 @@ def measure(quick: bool) -> pd.DataFrame:
                     kill_kernels_(layer, share, generator)
             large = name.startswith("torchvision")
             images = torch.randn(16 if large else 128, *IMAGES.get(name, (3, 32, 32)), generator=generator)
-            rows += network_rows(
-                name, model, images, share, 3 if large or quick else 15, share == 0.9 and not quick
-            )
+            rows += network_rows(name, model, images, share, 3 if large or quick else 25, not quick)
     if not quick:
-        rows += network_rows("digits_cnn", *trained(), "trained", 15, True)
+        rows += network_rows("digits_cnn", *trained(), "trained", 25, True)
     return pd.DataFrame(rows)
+
+
+def network_table(table: pd.DataFrame) -> str:
+    """What came out for whole networks and their largest batch, in Markdown, as README.md shows it."""
+    networks = table[table["what"] == "network"]
+    largest = networks[networks["batch"] == networks.groupby("network")["batch"].transform("max")]
+    lines = [
+        "| network, images at once | dead kernels | times as fast as the best dense form | as `model(x)` | "
+        "limit |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in largest.to_dict("records"):
+        left_to_training = f"{row['dead']}" == "trained"
+        dead = f"{100 * row['share']:.0f} %" + (", as trained in notebook 08" if left_to_training else "")
+        times = row["times as fast"], row["model(x) ms"] / row["living ms"], row["limit"]
+        ratios = " | ".join(f"{each:.1f}" for each in times)
+        lines.append(f"| {row['network']}, {row['batch']} | {dead} | {ratios} |")
+    return "\n".join(lines)
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
@@ -238,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=default, help="folder for the table and the figure")
     options = parser.parse_args(arguments)
     table = measure(options.quick)
-    print(table.round(3).to_string(index=False, na_rep=""))
+    print(table.round(3).to_string(index=False, na_rep=""), network_table(table), sep="\n\n")
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "skipping.csv", index=False, float_format="%.4g")
     plot(table, options.out / "skipping.png")

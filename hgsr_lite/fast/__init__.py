@@ -15,7 +15,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "chain": ["Convolution", "Link", "MaxPool", "MeanPool", "prepare_chain", "smallest_batch"],
         "gpu.stacked": ["buckets", "send", "stacked_gradient_"],
-        "living": ["LivingKernels", "Window", "batch_innermost", "plain_sparse_convolution"],
+        "living": [
+            "LivingKernels",
+            "Window",
+            "alive_kernels",
+            "batch_innermost",
+            "plain_sparse_convolution",
+        ],
         "node": ["term"],
         "operators": ["called_directly", "calls_directly", "has_numba", "living_convolution"],
         "plain": ["plain_gradient_"],

@@ -39,6 +39,15 @@ class Window(NamedTuple):
         return down, across
 
 
+def alive_kernels(weight: Tensor) -> Tensor:
+    """Which kernels of a convolution's weight hold a weight that is not zero: (outputs, inputs) of truths.
+
+    >>> alive_kernels(torch.tensor([[[[0.0]], [[2.0]]]]))
+    tensor([[False,  True]])
+    """
+    return (weight != 0).flatten(2).any(-1)
+
+
 class LivingKernels(NamedTuple):
     """The kernels of a layer that are not all zero, output channel by output channel.
 
@@ -57,7 +66,7 @@ class LivingKernels(NamedTuple):
         >>> LivingKernels.of(torch.tensor([[[[0.0]], [[2.0]]], [[[0.0]], [[0.0]]]])).starts
         tensor([0, 1, 1])
         """
-        alive = (weight != 0).flatten(2).any(-1)
+        alive = alive_kernels(weight)
         outputs, inputs = alive.nonzero(as_tuple=True)
         first = outputs // (len(weight) // conv_groups) * weight.shape[1]
         starts = torch.cat([alive.new_zeros(1, dtype=torch.int64), alive.sum(1).cumsum(0)])

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from hgsr_lite.groups import Layout
+from hgsr_lite.groups import WITH_KERNELS, Layout
 from hgsr_lite.removal.shadow import FIXED, FIXED_HERE, MOVES, spread_of
 
-CONVOLUTIONS = nn.modules.conv._ConvNd
 NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -66,7 +65,7 @@ class Blocks:
             for key, tensor in [*module._parameters.items(), *module._buffers.items()]
             if tensor is not None
         }
-        if isinstance(module, (CONVOLUTIONS, nn.Linear)) and "weight" in own:
+        if isinstance(module, WITH_KERNELS) and "weight" in own:
             self._layers[own["weight"]] = module
             self._register_layer(name, module, own)
             own = {key: tensor for key, tensor in own.items() if key != "bias"}
@@ -184,7 +183,7 @@ def _layers_that_share(model: nn.Module) -> Iterator[nn.Module]:
             owners.setdefault(id(parameter), set()).add(module)
     for together in owners.values():
         if len(together) > 1:
-            yield from (module for module in together if isinstance(module, (CONVOLUTIONS, nn.Linear)))
+            yield from (module for module in together if isinstance(module, WITH_KERNELS))
 
 
 @dataclass(frozen=True)

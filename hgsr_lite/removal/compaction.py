@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hgsr_lite.arguments import check_count, check_flag
-from hgsr_lite.groups import Layout
+from hgsr_lite.groups import WITH_KERNELS, Layout
 from hgsr_lite.layers import WeightLayer
-from hgsr_lite.removal.blocks import CONVOLUTIONS, channel_counts
+from hgsr_lite.removal.blocks import channel_counts
 from hgsr_lite.removal.carrying import KeptChannels, kept_channels
 from hgsr_lite.removal.cost import Cost, latency, macs, parameters
 from hgsr_lite.removal.coupling import couple, tensors
@@ -137,7 +137,7 @@ def check_input(model: nn.Module, example_input: Tensor) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinite numbers: no removal can be proved with them")
     for name, module in model.named_modules():
-        if isinstance(module, (CONVOLUTIONS, nn.Linear)) and "weight" not in module._parameters:
+        if isinstance(module, WITH_KERNELS) and "weight" not in module._parameters:
             raise ValueError(
                 f"the weight of layer {name!r} is computed, not stored: make it plain first, with "
                 "torch.nn.utils.prune.remove or torch.nn.utils.parametrize.remove_parametrizations"
@@ -185,13 +185,13 @@ def _kept(model: nn.Module, places: Mapping[str, Tensor]) -> dict[str, KeptChann
     return {
         name: kept_channels(WeightLayer(name, module, Layout.of(module)), places[f"{name}.weight"])
         for name, module in model.named_modules()
-        if isinstance(module, (CONVOLUTIONS, nn.Linear))
+        if isinstance(module, WITH_KERNELS)
     }
 
 
 def _layer_changes(model: nn.Module, small: nn.Module, removals: Removals) -> Iterator[LayerChange]:
     for name, module in model.named_modules():
-        if isinstance(module, (CONVOLUTIONS, nn.Linear)):
+        if isinstance(module, WITH_KERNELS):
             after = small.get_submodule(name)
             yield LayerChange(
                 name=name,

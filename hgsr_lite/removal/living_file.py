@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
+from hgsr_lite.fast import alive_kernels
 from hgsr_lite.removal.loading import load_compact
 
 _ALIVE, _SHAPE, _WEIGHT = ".living_bitmap", ".living_shape", ".living_weight"
@@ -39,8 +40,7 @@ def living_state(model: nn.Module) -> dict[str, Tensor]:
     state = {key: tensor.detach() for key, tensor in model.state_dict().items()}
     for name in _convolution_keys(model):
         weight = state[name]
-        kernels = weight.reshape(weight.shape[0] * weight.shape[1], -1)
-        alive = (kernels != 0).any(1)
+        kernels, alive = weight.flatten(2).flatten(0, 1), alive_kernels(weight).flatten()
         bitmap = torch.from_numpy(np.packbits(alive.cpu().numpy()))
         state |= {name + _ALIVE: bitmap, name + _SHAPE: torch.tensor(weight.shape)}
         state[name + _WEIGHT] = kernels[alive]

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from hgsr_lite.removal.blocks import CONVOLUTIONS, NORMS, is_depthwise
+from hgsr_lite.groups import CONVOLUTIONS, WITH_KERNELS
+from hgsr_lite.removal.blocks import NORMS, is_depthwise
 from hgsr_lite.removal.surgery import set_counts_
 
 
@@ -101,7 +102,7 @@ def _check_shapes(model: str, name: str, module: nn.Module) -> None:
         lengths = {key: len(value) for key, value in _vectors(module)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"this state dict does not fit a cut {model}: layer {name!r} has {lengths}")
-    if isinstance(module, (CONVOLUTIONS, nn.Linear)):
+    if isinstance(module, WITH_KERNELS):
         first = module.out_features if isinstance(module, nn.Linear) else module.out_channels
         groups = getattr(module, "groups", 1)
         if (module.bias is not None and len(module.bias) != first) or first % groups:

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, fx, nn
 
-from hgsr_lite.fast import batch_innermost, called_directly
+from hgsr_lite.fast import alive_kernels, batch_innermost, called_directly
 from hgsr_lite.removal.proof import random_like
 from hgsr_lite.removal.skipping_layers import LivingConvolution
 
@@ -61,7 +61,7 @@ def choose_layer(layer: nn.Conv2d, shape: torch.Size, is_first: bool) -> tuple[L
 
 def has_no_dead_kernel(layer: nn.Module) -> bool:
     """Whether every kernel of a layer lives."""
-    return bool((layer.weight != 0).flatten(2).any(-1).all())
+    return bool(alive_kernels(layer.weight).all())
 
 
 def _seconds_of(

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from hgsr_lite.fast import alive_kernels
 from hgsr_lite.removal.cost import Cost, latency, macs
 from hgsr_lite.removal.living_file import living_bytes, stored_numbers
 from hgsr_lite.removal.proof import OutputChange
@@ -30,7 +31,7 @@ class SkippedLayer:
     @classmethod
     def of(cls, name: str, layer: nn.Module, reason: str) -> SkippedLayer:
         """Count the kernels of a convolution."""
-        kernels = (layer.weight != 0).flatten(2).any(-1)
+        kernels = alive_kernels(layer.weight)
         return cls(name, kernels.numel(), int(kernels.sum()), reason)
 
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hgsr_lite.groups import Layout, kernel_stack
-from hgsr_lite.removal.blocks import CONVOLUTIONS, NORMS, Block, channel_counts
+from hgsr_lite.groups import CONVOLUTIONS, WITH_KERNELS, Layout, kernel_stack
+from hgsr_lite.removal.blocks import NORMS, Block, channel_counts
 from hgsr_lite.removal.coupling import CoupledChannels, Coupling, Slice
 
 _COUNTS = (
@@ -183,7 +183,7 @@ def _selection(block: Block, keep: Tensor) -> Callable[[Tensor], Tensor]:
             rows = tensor.unflatten(0, (module.groups, -1))
             columns = keep.view(module.groups, -1).to(tensor.device)
             return torch.cat([rows[group][:, columns[group]] for group in range(module.groups)])
-        if tensor.ndim > 1 and isinstance(module, (CONVOLUTIONS, nn.Linear)):
+        if tensor.ndim > 1 and isinstance(module, WITH_KERNELS):
             dim = int(block.side != "both" and (block.side == "in") != Layout.of(module).transposed)
         else:
             dim = max(range(tensor.ndim), key=lambda at: tensor.shape[at])

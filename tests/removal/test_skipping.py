@@ -183,6 +183,8 @@ def test_a_layer_that_does_not_pay_stays_dense(monkeypatch):
     assert {layer.dense_because for layer in report.layers} == {"faster"}
     assert isinstance(small, DenseNetwork)
     assert report.left_dense == "no layer pays"
+    alive = skipping_choice.choose_layer(nn.Conv2d(3, 3, 1), torch.Size((1, 3, 8, 8)), True)
+    assert alive == (None, "no dead kernel")
     assert distance(model, small, images) < 1e-5
     monkeypatch.setattr(
         skipping_choice, "_seconds_of", lambda _, __, count, *___: (1.0, 2.0 if count == 1 else 0.1)
@@ -290,6 +292,34 @@ def test_the_file_is_as_small_as_its_living_kernels(tmp_path):
     assert size < 1.1 * (4 * 9 * living + kernels / 8 + rest)
 
 
+def test_a_network_of_twice_the_precision_has_twice_the_bytes():
+    model = network("digits_cnn")
+    images = torch.randn(2, 3, 8, 8)
+    costs = [
+        hg.skip_dead_kernels(each, shown, repeats=0)[1].costs
+        for each, shown in ((model, images), (copy.deepcopy(model).double(), images.double()))
+    ]
+    numbers = sum(t.numel() for t in model.state_dict().values())
+    counters = sum(t.numel() for t in model.state_dict().values() if t.dtype == torch.int64)
+    assert [each.bytes_before for each in costs] == [4 * (numbers + counters), 8 * numbers]
+    assert 1.7 < costs[1].bytes_after / costs[0].bytes_after < 2
+
+
+def test_what_is_as_fast_as_the_dense_network_is_left_to_it(monkeypatch):
+    model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
+    monkeypatch.setattr(skipping_choice, "_seconds_of", lambda *_: (1.0, 0.1))
+    seconds = {"living": 1.0}
+    monkeypatch.setattr(
+        skipping_choice,
+        "_interleaved",
+        lambda calls, *_, **__: (seconds["living"], *[1.0] * (len(calls) - 1)),
+    )
+    for living, is_dense in ((0.99, True), (0.9, False)):  # five percent are a clock's noise
+        seconds["living"] = living
+        small, _ = hg.skip_dead_kernels(model, images, repeats=0)
+        assert isinstance(small, DenseNetwork) == is_dense
+
+
 def test_a_cut_network_comes_back_from_its_file_and_from_torch_load(tmp_path):
     model = network("digits_cnn")
     model.features.conv2.weight.data[:, :7] = 0
@@ -311,6 +341,7 @@ def test_a_cut_network_comes_back_from_its_file_and_from_torch_load(tmp_path):
             "belong together",
         ),
         (lambda state: state["0.weight.living_bitmap"].fill_(255), "belong together"),
+        (lambda state: state["0.weight.living_bitmap"].bitwise_or_(1), "belong together"),  # of no kernel
         (
             lambda state: state.update({"0.weight.living_shape": torch.tensor([3, -1, 3, 3])}),
             "none of a convolution",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
 from hgsr_lite.removal import compact
+from hgsr_lite.removal.proof import Proof
 
 
 @pytest.fixture(autouse=True)
@@ -223,3 +226,16 @@ def test_an_approximate_removal_is_measured_at_another_size_too_and_the_report_w
     assert report.approximate == 2  # an output each of two layers
     assert report.change["example"].relative < 1e-4 < report.change["twice as high"].relative
     assert "another size" in str(report)
+
+
+@pytest.mark.parametrize(("moved", "is_the_same"), [(1e-13, True), (1e-8, False), (1e-5, False)])
+def test_an_exact_removal_may_move_an_output_by_rounding_and_by_nothing_more(moved, is_the_same):
+    model = nn.Conv2d(1, 2, 1).double().eval()
+    nearly = copy.deepcopy(model)
+    proof = Proof(model, images()[:, :1])
+    largest = float(proof.cases["example"].expected[0].abs().max())
+    nearly.bias.data += moved * largest
+    fault = proof.fault(nearly, True, ["example"])
+    assert (fault == "") == is_the_same
+    assert ("moves by" in fault) != is_the_same
+    assert proof.fault(nearly, False, ["example"]) == ""

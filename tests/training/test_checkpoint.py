@@ -140,6 +140,21 @@ def test_a_disk_without_room_is_found_before_training(data, tmp_path, monkeypatc
         train(tmp_path / "run.pt", data, model=NeverTrained())
 
 
+def test_room_is_asked_for_as_much_as_the_optimizer_will_add(data, tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    path.write_bytes(bytes(1000))
+    usage = shutil.disk_usage(tmp_path)
+    for free, fits in ((2999, False), (3000, True)):  # weights, and up to two numbers more for each
+        monkeypatch.setattr(
+            checkpoints.shutil, "disk_usage", lambda folder, free=free: usage._replace(free=free)
+        )
+        if fits:
+            checkpoints.check_room(path)
+        else:
+            with pytest.raises(ValueError, match="make room"):
+                checkpoints.check_room(path)
+
+
 def test_a_link_stays_a_link_and_its_target_is_written(path, data, tmp_path):
     target = tmp_path / "elsewhere" / "target.pt"
     target.parent.mkdir()
