@@ -100,7 +100,8 @@ def skip_dead_kernels(
     A kernel is dead if all its weights are exactly zero (see `zero_below_`). Batch norms are folded into
     the convolutions, ReLUs and residual sums done in the same pass. Activations are ordinary tensors
     (batch, channels, height, width) whose memory has the batch innermost, so that other operators work on
-    them too. Each layer is timed dense and living, for one image and for many, then the whole network for
+    them too; runs of convolutions and pools are chained, with nothing between them but memory that each
+    thread keeps. Each layer is timed dense and living, for one image and for many, then the whole network for
     batches from 1 to 128: what does not pay stays dense, and the report says what and why. So does what is
     not covered: other convolutions than Conv2d, padding modes, dtypes, devices, a network whose graph
     cannot be traced.
