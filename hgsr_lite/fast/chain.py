@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hgsr_lite.fast.living import LivingKernels, Window
+
+if TYPE_CHECKING:
+    from hgsr_lite.fast.cpu.living_chain import Chain
 
 
 class Convolution(NamedTuple):
@@ -61,7 +64,7 @@ def smallest_batch(dtype: torch.dtype) -> int:
     return lanes(dtype.itemsize)
 
 
-def prepare_chain(links: Sequence[Link], shape: torch.Size, dtype: torch.dtype):
+def prepare_chain(links: Sequence[Link], shape: torch.Size, dtype: torch.dtype) -> Chain:
     """A chain for images of one shape, `smallest_batch` of them at least: `run(images)` gives the last value.
 
     Raises `ValueError` for images that a layer cannot take. It holds on to the tensors of its layers, and

@@ -106,7 +106,7 @@ def against(
     by_seed = table.pivot_table(index="seed", columns=list(path), values=value, dropna=False)
     key = _key(baseline, path)
     if key not in by_seed.columns:
-        known = table[list(path)].drop_duplicates().agg(" ".join, axis=1).tolist()
+        known = table[list(path)].drop_duplicates().astype(str).agg(" ".join, axis=1).tolist()
         raise ValueError(f"the table holds no path {baseline}: its paths are {', '.join(known)}")
     others = [dict(zip(path, np.atleast_1d(other), strict=True)) for other in by_seed.columns.drop(key)]
     found = paired(table, value, [(other, baseline) for other in others], path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -80,6 +82,16 @@ def test_what_it_gave_stays_when_it_is_run_again():
     kept = first.clone()
     chain.run(torch.randn(16, 3, 6, 6))
     assert torch.equal(first, kept)
+
+
+def test_it_keeps_alive_what_it_reads_by_address():
+    layer = convolution(4, 3, 0)
+    held = [weakref.ref(tensor) for tensor in (*layer.living, layer.bias)]
+    chain = prepare_chain([Link(layer, 0)], torch.Size((16, 3, 6, 6)), torch.float32)
+    del layer
+    gc.collect()
+    assert all(each() is not None for each in held)
+    del chain
 
 
 def test_images_that_a_layer_cannot_take_are_refused_in_words():

@@ -116,6 +116,7 @@ class Chain:
     """A chain prepared for images of one shape and dtype."""
 
     def __init__(self, links: Sequence[Link], shape: torch.Size, dtype: torch.dtype) -> None:
+        self._links = tuple(links)  # what is prepared knows their tensors by address alone
         shapes, self._calls = [shape], []
         for link in links:
             added = None if link.residual is None else shapes[link.residual]
