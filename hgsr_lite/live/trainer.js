@@ -38,19 +38,23 @@ function render({ model, el }) {
     view.element);
 
   const engine = startEngine(model, received, () => root.isConnected);
-  let [runs, phase, current, seen] = [[], "idle", null, false];
+  let [runs, phase, current, seen, asked] = [[], "idle", null, false, 0];
   const fresh = () => JSON.stringify(settings());
+  const ask = (message) => engine.send({ ...message, number: ++asked });
 
   function press(name) {
     if (["train", "step"].includes(name) && phase === "idle") {
       current = { settings: settings(), text: fresh() };
       seen = false;
       view.draw({ epochs: current.settings.epochs, stale: runs.length > 0 });
+      phase = "running"; // the worker's answer takes a moment, in which a second press must begin nothing
+      buttons.draw(phase);
     }
-    engine.send({ do: name, settings: current?.settings });
+    ask({ do: name, settings: current?.settings });
     warn();
   }
   function received(report) {
+    if (report.heard < asked) return; // said before the last press was read: it is no longer so
     phase = report.phase;
     buttons.draw(phase);
     seen ||= report.records.length > 0;
@@ -80,12 +84,12 @@ function render({ model, el }) {
     view.warn(words.join(" "));
   }
   function reset() {
-    engine.send({ do: "stop" });
+    ask({ do: "stop" });
     [runs, current, seen] = [[], null, false];
     view.draw({ runs, records: [], stale: false });
-    engine.send({ do: "look", settings: settings() });
+    ask({ do: "look", settings: settings() });
   }
-  engine.send({ do: "look", data: dataOf(model), settings: settings() });
+  ask({ do: "look", data: dataOf(model), settings: settings() });
   followAll(model, KEYS, warn);
 }
 
@@ -105,7 +109,7 @@ function startEngine(model, received, isShown) {
   try {
     const address = URL.createObjectURL(new Blob([model.get("worker")], { type: "text/javascript" }));
     const worker = new Worker(address);
-    worker.onerror = () => received({ phase: "idle", share: 0, spent: 0, epoch: 0, epochs: 1, records: [], norms: null, ending: "The page's worker failed: reload the page" });
+    worker.onerror = () => received({ heard: Infinity, phase: "idle", share: 0, spent: 0, epoch: 0, epochs: 1, records: [], norms: null, ending: "The page's worker failed: reload the page" });
     worker.onmessage = (event) => (isShown() ? received(event.data) : worker.terminate());
     return { send: (message) => worker.postMessage(message) };
   } catch {

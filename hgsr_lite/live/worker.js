@@ -9,6 +9,8 @@ const TELL_EVERY = 60; // milliseconds
 export function serve(tell, soon) {
   let [data, run, phase, spent, told, epochStart, epochSeconds] = [null, null, "idle", 0, 0, 0, []];
   let number = 0; // of the loop that may go on: a new phase ends the old one
+  let heard = 0; // of the last message that was read: a report says which one it knows of
+  let ended = ""; // how the last run did, in words
 
   const norms = () => {
     const parts = run.network.blocks.map((block) => kernelNorms(block.weight.data, block, 1));
@@ -16,10 +18,10 @@ export function serve(tell, soon) {
     parts.reduce((start, part) => (all.set(part, start), start + part.length), 0);
     return all;
   };
-  const report = (ending = "") => {
+  const report = () => {
     told = performance.now();
     const share = run.progress;
-    tell({ phase, share, spent, left: share > 0 ? (spent / share) * (1 - share) : NaN, epoch: run.epoch, ending,
+    tell({ heard, phase, share, spent, left: share > 0 ? (spent / share) * (1 - share) : NaN, epoch: run.epoch, ending: ended,
       epochs: run.settings.epochs, records: run.records, norms: norms(), epochSeconds: epochSeconds.at(-1) });
   };
   const loop = (mine, untilEpochEnds) => {
@@ -29,8 +31,7 @@ export function serve(tell, soon) {
     try {
       record = run.step();
     } catch (error) {
-      phase = "idle";
-      report(error.message);
+      end(error.message);
       return;
     }
     spent += (performance.now() - start) / 1000;
@@ -39,8 +40,7 @@ export function serve(tell, soon) {
       epochStart = spent;
     }
     if (run.isOver) {
-      phase = "idle";
-      report(`finished after epoch ${run.epoch}`);
+      end(`finished after epoch ${run.epoch}`);
       return;
     }
     if (record && untilEpochEnds) phase = "paused";
@@ -49,7 +49,12 @@ export function serve(tell, soon) {
   };
   const begin = (settings) => {
     run = new TrainingRun(data, settings);
-    [spent, epochStart, epochSeconds] = [0, 0, []];
+    [spent, epochStart, epochSeconds, ended] = [0, 0, [], ""];
+  };
+  const end = (words) => {
+    phase = "idle";
+    ended = words;
+    report();
   };
   const go = (untilEpochEnds) => {
     phase = "running";
@@ -59,6 +64,7 @@ export function serve(tell, soon) {
     soon(() => loop(mine, untilEpochEnds));
   };
   return (message) => {
+    heard = message.number;
     if (message.data) data = message.data;
     if (message.do === "look") {
       begin(message.settings);
@@ -77,10 +83,9 @@ export function serve(tell, soon) {
         report();
       }
     } else if (message.do === "stop" && phase !== "idle") {
-      phase = "idle";
       number += 1;
-      report(`stopped in epoch ${run.epoch} of ${run.settings.epochs}`);
-    }
+      end(`stopped in epoch ${run.epoch} of ${run.settings.epochs}`);
+    } else report(); // nothing to do, but an answer is waited for
   };
 }
 

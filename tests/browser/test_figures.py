@@ -38,7 +38,9 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     pages: list[Page] = []
     complaints: list[str] = []
 
-    def open_(figure: LiveFigure, *, width: int = 1060, dark: bool = False, fragment: str = "") -> Page:
+    def open_(
+        figure: LiveFigure, *, width: int = 1060, dark: bool = False, fragment: str = "", script: str = ""
+    ) -> Page:
         colors = "background:#101418;color:#eee" if dark else "background:#fff"
         path = tmp_path / "figure.html"
         path.write_text(
@@ -50,6 +52,7 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         )
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.context.set_offline(True)
+        page.add_init_script(script)
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(path.as_uri() + fragment)
@@ -405,6 +408,37 @@ def test_the_trainer_trains_in_the_page_from_the_disk_with_the_network_cut(open_
 
 
 STATUS = "document.querySelector('.hgsr [role=status]').textContent"
+
+SLOW_WORKER = """
+class SlowWorker extends Worker {
+  postMessage(message) { setTimeout(() => super.postMessage(message), 700); }
+  set onmessage(act) { super.onmessage = (event) => setTimeout(() => act(event), 700); }
+}
+window.Worker = SlowWorker;
+"""
+
+
+def test_what_is_pressed_before_the_worker_has_answered_counts_once(open_page: Open):
+    """A worker takes its time on a busy machine: its answers to what was asked before undo no press."""
+    page = open_page(Trainer(epochs=2, strength=1e-3), script=SLOW_WORKER)
+    train, stop = (page.get_by_role("button", name=name) for name in ("Train", "Stop"))
+    train.click()  # before even the first look has been answered
+    assert train.is_disabled()
+    assert stop.is_enabled()
+    page.wait_for_timeout(1500)  # the answer to that look is there by now
+    assert train.is_disabled()
+    page.wait_for_function(f"{STATUS}.includes('finished after epoch 2')", timeout=120_000)
+    assert page.locator("table tbody tr").count() == 1
+
+
+def test_a_stop_that_comes_too_late_finds_the_run_finished(open_page: Open):
+    page = open_page(Trainer(epochs=2, strength=1e-3), script=SLOW_WORKER)
+    page.get_by_role("button", name="Train").click()
+    page.wait_for_function(f"{STATUS}.startsWith('Epoch 2 of 2')", timeout=120_000)
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_function(f"/(finished after|stopped in) epoch/.test({STATUS})", timeout=120_000)
+    assert page.locator("table tbody tr").count() == 1
+    assert page.get_by_role("button", name="Train").is_enabled()
 
 
 def test_the_trainer_goes_on_by_epochs_holds_stops_and_forgets(open_page: Open):
