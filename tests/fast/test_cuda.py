@@ -30,25 +30,25 @@ def test_the_penaltys_gradient_is_that_of_the_cpu(model, key, grouping):
 
 
 @pytest.mark.parametrize("options", [{}, {"augment": True}, {"bfloat16": True}, {"proximal": True}])
-def test_training_ends_near_that_of_the_cpu(options):
-    accuracies = []
-    for device in ("cpu", "cuda"):
-        data = hg.load_data("digits", device=device)
-        model = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
-        reg = hg.Regularizer(model, "hsq_gl12", strength=1e-5)
-        history = hg.fit(model, data, reg, epochs=15, lr=0.05, batch_size=64, progress=False, **options)
-        accuracies.append(history.test.accuracy)
-    assert abs(accuracies[0] - accuracies[1]) < 0.04
+def test_training_ends_near_that_of_the_cpu(options, surely):
+    """To within 4 points, seed by seed; on a CPU five seeds spread by 0.3 to 0.8 (standard deviation)."""
+    ends = [accuracies_on(device, way="loop", **options) for device in ("cuda", "cpu")]
+    low, high = surely([on_gpu - on_cpu for on_gpu, on_cpu in zip(*ends, strict=True)])
+    assert -0.04 < low <= high < 0.04
 
 
 @pytest.mark.parametrize("way", ["loop", "lockstep", "auto"])
-def test_many_networks_train_on_the_gpu(way):
-    data = hg.load_data("digits", device="cuda")
-    method = hg.Penalised("gl", strength=1e-4)
-    settings = [hg.Settings(epochs=15, lr=0.05, seed=seed) for seed in (0, 1)]
+def test_many_networks_train_on_the_gpu(way, surely):
+    assert surely(accuracies_on("cuda", way=way))[0] > 0.9
+
+
+def accuracies_on(device, *, way, **options):
+    """Test accuracies of five seeds: 99.2 +- 0.4 % on a CPU, 95.4 +- 0.8 % where images are augmented."""
+    method = hg.Penalised("hsq_gl12", strength=1e-5)
+    settings = [hg.Settings(epochs=8, lr=0.05, batch_size=64, seed=seed, **options) for seed in range(5)]
     recipes = [hg.Recipe(method=method, settings=one) for one in settings]
-    for one in hg.fit_many(recipes, data, way=way, progress=False):
-        assert one.history.test.accuracy > 0.9
+    trained = hg.fit_many(recipes, hg.load_data("digits", device=device), way=way, progress=False)
+    return [one.history.test.accuracy for one in trained]
 
 
 def test_cuda_workers_know_the_driver_s_images_and_hold_the_same_pixels():

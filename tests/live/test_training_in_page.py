@@ -117,7 +117,8 @@ def test_the_schedule_is_that_of_fit(in_node):
 
 
 @pytest.mark.slow
-def test_five_seeds_end_where_the_package_ends(in_node, data: hg.Data):
+def test_five_seeds_end_where_the_package_ends(in_node, surely, data: hg.Data):
+    """And both learn: in the page the five reached 97.6 +- 0.4 % when measured."""
     case = settings("hsq_gl12", 1e-4)
     given = {"train": as_json(data.train), "validation": as_json(data.validation), "settings": case}
     body = f"""{LOAD}
@@ -131,7 +132,7 @@ def test_five_seeds_end_where_the_package_ends(in_node, data: hg.Data):
     for figure in ("validation accuracy", "below tolerance", "dead kernels"):
         ours, theirs = ([record[figure] for record in records] for records in (in_page, in_package))
         assert difference_is_chance(ours, theirs), (figure, ours, theirs)
-    assert min(record["validation accuracy"] for record in in_page) > 0.9
+    assert surely([record["validation accuracy"] for record in in_page])[0] > 0.9
 
 
 def last_record(data: hg.Data, case: dict[str, Any], seed: int) -> dict[str, float]:

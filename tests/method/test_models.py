@@ -111,20 +111,17 @@ def test_without_a_seed_the_weights_come_from_the_global_random_state():
 
 @pytest.mark.trains
 @pytest.mark.parametrize("name", NAMES)
-def test_every_network_learns_upsampled_digits_within_seconds(name):
-    data = load_data("digits", device="cpu", limit=500)
-    size = 8 if name == "digits_cnn" else 16
+def test_every_network_learns_a_batch_of_digits_within_seconds(name):
+    """The loss, 2.3 by chance, ended between 0.0 and 0.35 for six seeds of each network."""
+    train = load_data("digits", device="cpu", limit=500).train
+    images = interpolate(train.images[:32], 8 if name == "digits_cnn" else 16)
     model = build_model(name, in_channels=1, num_classes=10, seed=0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(8):
-        for images, labels in data.train.batches(32, generator):
-            optimizer.zero_grad()
-            cross_entropy(model(interpolate(images, size)), labels).backward()
-            optimizer.step()
-    model.eval()
-    right = model(interpolate(data.validation.images, size)).argmax(1) == data.validation.labels
-    assert right.float().mean() > 0.5  # chance is 0.1
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        cross_entropy(model(images), train.labels[:32]).backward()
+        optimizer.step()
+    assert cross_entropy(model.eval()(images), train.labels[:32]) < math.log(10) / 2
 
 
 @pytest.mark.parametrize("name", NAMES)

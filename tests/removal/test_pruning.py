@@ -15,6 +15,7 @@ from hgsr_lite.removal.cost import parameters
 from hgsr_lite.removal.pruning import prune, silence_
 from hgsr_lite.removal.ranking import STRATEGIES, Candidates, LossRise, Norm, Random, Tolerance
 from hgsr_lite.training.loop import fit
+from hgsr_lite.training.measurement import accuracy
 from hgsr_lite.training.state import TrainingState
 
 pytestmark = pytest.mark.trains
@@ -118,13 +119,23 @@ def test_a_number_of_parameters_is_met_as_nearly_as_whole_channels_allow(digits,
             assert abs(left - target) <= one_channel / 2, (how, target)
 
 
+def test_fine_tuning_is_fit_on_what_was_left_and_the_table_says_how_each_stage_does(digits, trained):
+    budget = {"epochs": 1, "lr": 0.05, "batch_size": 32, "seed": 0, "progress": False}
+    left, _ = prune(trained, digits, "norm", 0.5, repeats=0)
+    small, report = prune(trained, digits, "norm", 0.5, finetune=budget, repeats=0)
+    said = [accuracy(network, digits.validation) for network in (trained, left)]
+    fit(left, digits, **budget)
+    said.append(accuracy(left, digits.validation))
+    assert report.to_frame()["validation accuracy"].tolist() == said
+    torch.testing.assert_close(small.state_dict(), left.state_dict())
+    assert report.test_accuracy == accuracy(left, digits.test)
+
+
 def test_the_table_holds_every_stage_and_the_costs_of_each(digits, trained):
-    budget = {"epochs": 4, "lr": 0.05, "batch_size": 32, "seed": 0, "progress": False}
+    budget = {"epochs": 1, "lr": 0.05, "batch_size": 32, "seed": 0, "progress": False}
     small, report = prune(trained, digits, "norm", 0.5, finetune=budget, repeats=2)
     table = report.to_frame()
     assert list(table.index) == ["before", "after removal", "after fine-tuning"]
-    accuracy = table["validation accuracy"]  # 0.11 and 0.65 when measured
-    assert accuracy["after fine-tuning"] > accuracy["after removal"] + 0.2
     assert table.parameters["after fine-tuning"] == table.parameters["after removal"] == parameters(small)
     assert (table["milliseconds per batch"] > 0).all()
     assert {"below tolerance", "exact zeros", "dead kernels", "dead channels"} <= set(table.columns)

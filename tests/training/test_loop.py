@@ -32,7 +32,7 @@ def new_model(seed=0):
 
 
 def plain_network():
-    """Two convolutions without batch norm: quick to train, quick to kill."""
+    """Two convolutions without batch norm: quick to train, quick to kill (by epoch 6 to 8 of eight seeds)."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
@@ -139,12 +139,22 @@ def test_a_run_leaves_the_global_random_state_alone(data):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_training_learns_and_records_every_epoch(data):
-    model, history = trained(data, epochs=8)
+@pytest.mark.parametrize("options", [{"lr": 0.05}, {"optimizer": "adam", "lr": 1e-2}])
+def test_training_learns(data, surely, options):
+    """The loss, 2.3 by chance, ends at 1.45 +- 0.06 (SGD) and 1.09 +- 0.05 (Adam) over eight seeds."""
+    ends = []
+    for seed in range(5):
+        model = hg.build_model("digits_cnn", in_channels=1, num_classes=10, width=0.25, seed=seed)
+        reg = hg.Regularizer(model, "hsq_gl12", strength=1e-5)
+        history = hg.fit(model, data, reg, epochs=6, batch_size=32, seed=seed, progress=False, **options)
+        ends.append(history.records[-1]["training loss"])
+    assert surely(ends)[1] < 1.8
+
+
+def test_every_epoch_is_recorded(data):
+    model, history = trained(data, epochs=4)
     table = history.to_frame()
-    assert list(table.index) == list(range(1, 9))
-    assert table["training loss"].iloc[-1] < 0.75 * table["training loss"].iloc[0]  # 0.46 when measured
-    assert history.test.accuracy > 0.5  # 0.90 when measured; chance is 0.1
+    assert list(table.index) == list(range(1, 5))
     assert history.test.accuracy == hg.accuracy(model, data.test)
     assert table["strength"].iloc[-1] == 1e-4
     assert "test accuracy" in str(history)
@@ -181,7 +191,7 @@ def test_proximal_training_gives_exact_zeros_where_the_gradient_gives_none(data)
         history = hg.fit(model, data, reg, epochs=3, batch_size=32, proximal=proximal, progress=False)
         reached[proximal] = history.test.exact_zeros
     assert reached[False] == 0
-    assert reached[True] > 0.1
+    assert reached[True] > 0.2  # 0.259 +- 0.002 over eight seeds
 
 
 def test_snapshots_are_small_and_hold_the_first_and_the_last_epoch(data):
@@ -290,6 +300,12 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_strength_and_advice(data):
     assert caught.value.history.records == []
 
 
+def says_one_class_always(accuracy, data):
+    """Whether the accuracy is the share of one class in the test part."""
+    shares = data.test.labels.bincount() / len(data.test.labels)
+    return (shares - accuracy).abs().min() < 1e-6
+
+
 @pytest.mark.filterwarnings("ignore:epoch")  # the other layer dies as well
 def test_a_network_that_dies_is_reported_while_training(data):
     model = plain_network()
@@ -299,7 +315,7 @@ def test_a_network_that_dies_is_reported_while_training(data):
         history = hg.fit(model, data, reg, epochs=12, batch_size=16, progress=False)
     assert "Lower the strength (now 0.03)" in history.notes[0]
     assert int(history.notes[0].split()[1].rstrip(":")) < 12, "it was said only at the end"
-    assert history.test.accuracy < 0.2
+    assert says_one_class_always(history.test.accuracy, data)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
@@ -372,12 +388,6 @@ def test_a_proximal_run_needs_a_regularizer(data):
         hg.fit(new_model(), data, proximal=True, progress=False)
 
 
-def test_adam_trains_too(data):
-    model = new_model()
-    history = hg.fit(model, data, optimizer="adam", lr=1e-2, epochs=4, batch_size=32, progress=False)
-    assert history.test.accuracy > 0.5
-
-
 def test_the_test_result_measures_again_with_the_small_weights_at_zero(data):
     model = new_model()
     hg.fit(model, data, epochs=2, batch_size=32, progress=False)
@@ -388,8 +398,7 @@ def test_the_test_result_measures_again_with_the_small_weights_at_zero(data):
     hg.zero_below_(model, 0.05)
     assert result.accuracy_after_zeroing == hg.accuracy(model, data.test)
     everything_at_zero = hg.test_result(model, data, tolerance=1e3)
-    shares = data.test.labels.bincount() / len(data.test.labels)  # it now names one class for every image
-    assert (shares - everything_at_zero.accuracy_after_zeroing).abs().min() < 1e-6
+    assert says_one_class_always(everything_at_zero.accuracy_after_zeroing, data)
 
 
 def test_one_call_seeds_everything():
