@@ -14,6 +14,7 @@ from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
 
+_MOST_BITS = 10_000
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
 
@@ -52,7 +53,11 @@ def shown(given: object) -> str:
 
     >>> shown(list(range(1000)))
     '[0, 1, 2, 3, 4, 5, ...]'
+    >>> shown(10**5000)
+    'an int of 16610 bits'
     """
+    if isinstance(given, int) and given.bit_length() > _MOST_BITS:  # Python writes no more than 4,300 digits
+        return f"an int of {given.bit_length()} bits"
     return " ".join(_REPR.repr(given).split())
 
 
@@ -63,7 +68,9 @@ def plain(given: object) -> object:
     >>> plain(np.int64(3)), plain(torch.tensor(0.5)), plain("3")
     (3, 0.5, '3')
     """
-    return given.item() if getattr(given, "ndim", None) == 0 else given
+    # A tensor on the meta device has a shape and no number.
+    holds_one = getattr(given, "ndim", None) == 0 and not getattr(given, "is_meta", False)
+    return given.item() if holds_one else given
 
 
 def set_plain_(given: object) -> None:
@@ -75,14 +82,22 @@ def set_plain_(given: object) -> None:
 def as_number(given: object) -> float:
     """A real number of Python, NumPy or PyTorch (there: a tensor without dimensions) as a float, else NaN.
 
-    True and False are no numbers here: where one is given, another argument was meant.
+    True and False are no numbers here: where one is given, another argument was meant. A number beyond all
+    floats is infinite.
 
     >>> import numpy as np, torch
     >>> as_number(np.float64(0.5)), as_number(torch.tensor(2)), as_number("2"), as_number(True)
     (0.5, 2.0, nan, nan)
+    >>> as_number(-(10**400))
+    -inf
     """
     given = plain(given)
-    return float(given) if isinstance(given, Real) and not isinstance(given, bool) else math.nan
+    if not isinstance(given, Real) or isinstance(given, bool):
+        return math.nan
+    try:
+        return float(given)
+    except OverflowError:
+        return math.copysign(math.inf, 1 if given > 0 else -1)
 
 
 def check_number(name: str, given: object, advice: str, *, above_zero: bool = False) -> float:
@@ -107,25 +122,28 @@ def check_count(option: str, given: object, least: int = 1) -> int:
     Traceback (most recent call last):
     ...
     ValueError: limit must be a whole number of at least 1, not 0
+    >>> check_count("limit", 2**63)
+    Traceback (most recent call last):
+    ...
+    ValueError: limit 9223372036854775808 is too large: give a whole number below 2**63
     """
     number = plain(given)
     if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
         raise ValueError(f"{option} must be a whole number of at least {least}, not {shown(given)}")
+    if number >= 2**63:  # what PyTorch's sizes and generators cannot take
+        raise ValueError(f"{option} {shown(given)} is too large: give a whole number below 2**63")
     return int(number)
 
 
 def check_seed(given: object) -> int:
-    """Return a seed as Python's number; refuse what PyTorch's generators cannot take.
+    """Return a seed as Python's number; refuse what is no whole number from 0.
 
     >>> check_seed(2**64)
     Traceback (most recent call last):
     ...
     ValueError: seed 18446744073709551616 is too large: give a whole number below 2**63
     """
-    seed = check_count("seed", given, 0)
-    if seed >= 2**63:
-        raise ValueError(f"seed {seed} is too large: give a whole number below 2**63")
-    return seed
+    return check_count("seed", given, 0)
 
 
 def check_share(name: str, share: object) -> float:
@@ -169,7 +187,29 @@ def as_path(name: str, given: object) -> Path:
     """
     if not isinstance(given, str | os.PathLike):
         raise TypeError(f"{name} must be a path, a str or a Path, not {shown(given)}")
+    if "\0" in str(given):
+        raise ValueError(f"{name} {shown(given)} holds a zero byte, which no file's name can")
     return Path(given)
+
+
+def as_names(kind: str, names: object) -> tuple[str, ...]:
+    """Return names given in any order as a tuple; a lone string would silently be read letter by letter.
+
+    >>> as_names("include", "conv1")
+    Traceback (most recent call last):
+    ...
+    TypeError: include='conv1' is one string: give a tuple of names, include=('conv1',)
+    >>> as_names("include", [7])
+    Traceback (most recent call last):
+    ...
+    TypeError: include must be names of layers, such as ('conv1',), not [7]
+    """
+    if isinstance(names, str):
+        raise TypeError(f"{kind}={names!r} is one string: give a tuple of names, {kind}=({names!r},)")
+    listed = tuple(names) if isinstance(names, Iterable) else None
+    if listed is None or not all(isinstance(name, str) for name in listed):
+        raise TypeError(f"{kind} must be names of layers, such as ('conv1',), not {shown(names)}")
+    return listed
 
 
 def available_cores() -> int:

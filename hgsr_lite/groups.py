@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hgsr_lite.arguments import as_number, check_count, check_flag, set_plain_, shown
+
 GROUPINGS = {"feature": 1, "neuron": 2}
 """Grouping -> the dimension of the kernel stack over which the kernels of one group lie."""
 
@@ -38,9 +40,16 @@ class Layout:
     conv_groups: int = 1
     transposed: bool = False
 
+    def __post_init__(self) -> None:
+        set_plain_(self)
+        check_count("conv_groups", self.conv_groups)
+        check_flag("transposed", self.transposed)
+
     @classmethod
     def of(cls, module: nn.Module) -> Layout:
-        """The layout of a convolution, transposed convolution or linear layer."""
+        """The layout of a convolution, transposed convolution or linear layer; `TypeError` for another."""
+        if not isinstance(module, WITH_KERNELS):
+            raise TypeError(f"a layout is that of a convolution or linear layer, not of {shown(module)}")
         return cls(getattr(module, "groups", 1), isinstance(module, TRANSPOSED))
 
 
@@ -105,8 +114,8 @@ def kernel_norms(weight: Tensor, norm: int = 1, layout: Layout = Layout()) -> Te
     tensor([[5.],
             [0.]])
     """
-    if norm not in (1, 2):
-        raise ValueError(f"norm={norm!r} is none of ours: give 1 or 2")
+    if as_number(norm) not in (1, 2):
+        raise ValueError(f"norm={shown(norm)} is none of ours: give 1 or 2")
     norms = stack_norms(kernel_stack(weight, layout), norm).flatten(0, 1)
     return norms.to(sum_dtype(weight.dtype))
 

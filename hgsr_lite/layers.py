@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from torch import Tensor, nn
 
-from hgsr_lite.arguments import nearest
+from hgsr_lite.arguments import as_names, nearest, shown
 from hgsr_lite.computed_weights import computed_weight, way_to_plain
 from hgsr_lite.groups import CONVOLUTIONS, WITH_KERNELS, Layout
 
@@ -94,8 +94,8 @@ def weight_layers(
     ['2', '3']
     """
     check_model(model)
-    include = None if include is None else _as_names("include", include)
-    exclude = _as_names("exclude", exclude)
+    include = None if include is None else as_names("include", include)
+    exclude = as_names("exclude", exclude)
     found = _layers_by_name(model)
     if include is None and any(isinstance(layer.module, CONVOLUTIONS) for layer in found.values()):
         found = {name: layer for name, layer in found.items() if isinstance(layer.module, CONVOLUTIONS)}
@@ -123,7 +123,7 @@ def check_model(model: object) -> None:
     TypeError: model must be a torch.nn.Module, not 'alexnet': build_model makes one
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {model!r}: build_model makes one")
+        raise TypeError(f"model must be a torch.nn.Module, not {shown(model)}: build_model makes one")
 
 
 def _layers_by_name(model: nn.Module) -> dict[str, WeightLayer]:
@@ -132,13 +132,6 @@ def _layers_by_name(model: nn.Module) -> dict[str, WeightLayer]:
         for name, module in model.named_modules()
         if isinstance(module, WITH_KERNELS)
     }
-
-
-def _as_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
-    """A tuple of names, where a lone string would silently be read letter by letter."""
-    if isinstance(names, str):
-        raise TypeError(f"{kind}={names!r} is one string: give a tuple of names, {kind}=({names!r},)")
-    return tuple(names)
 
 
 class FollowedLayers:
@@ -162,8 +155,8 @@ class FollowedLayers:
         exclude: Iterable[str] = AUTHORS_EXCLUDE,
     ) -> None:
         self.model = model
-        self._include = None if include is None else _as_names("include", include)
-        self._exclude = _as_names("exclude", exclude)
+        self._include = None if include is None else as_names("include", include)
+        self._exclude = as_names("exclude", exclude)
         self._select()
 
     def _select(self) -> None:
@@ -207,6 +200,7 @@ class FollowedLayers:
 
     def check_part_of(self, model: nn.Module) -> None:
         """Refuse another model than the one these layers are of (or one that contains it)."""
+        check_model(model)
         modules = {*model.modules()}
         for layer in self.layers:
             if layer.module not in modules:
@@ -217,6 +211,7 @@ class FollowedLayers:
 
     def names_in(self, model: nn.Module) -> tuple[list[str] | None, list[str]]:
         """`include` and `exclude` for another model, without the names that are gone there."""
+        check_model(model)
         parts = _dotted_parts(name for name, _ in model.named_modules())
         include = None if self._include is None else [name for name in self._include if name in parts]
         return include, [name for name in self._exclude if name in parts]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
-from hgsr_lite.arguments import as_number, check_count, check_seed, choose
+from hgsr_lite.arguments import as_number, check_count, check_seed, choose, shown
 
 POOL = "pool"
 """Stands in a network's list of channels where a 2x2 max-pool stands in the network."""
@@ -234,13 +235,18 @@ def build_model(
     if not 0 < as_number(width) < math.inf:
         raise ValueError(f"width must be a finite number above 0 (1 is the published size), not {width!r}")
     width = as_number(width)
-    if seed is None:
-        return _started(spec.build(in_channels, num_classes, width), start)
-    seed = check_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: that would reseed the GPUs' generators too.
-        torch.default_generator.manual_seed(seed)
-        return _started(spec.build(in_channels, num_classes, width), start)
+    seed = None if seed is None else check_seed(seed)
+    try:
+        with nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                # Not torch.manual_seed: that would reseed the GPUs' generators too.
+                torch.default_generator.manual_seed(seed)
+            return _started(spec.build(in_channels, num_classes, width), start)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(
+            f"{name} with in_channels={in_channels}, num_classes={num_classes}, width={width:g} is too large "
+            f"to be built here ({shown(str(error))}): give smaller numbers"
+        ) from error
 
 
 def _started(network: nn.Module, start: str) -> nn.Module:

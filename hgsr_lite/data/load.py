@@ -7,6 +7,7 @@ choose anything no longer says how well the network does on images it has never 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hgsr_lite.arguments import check_count, check_seed, choose
+from hgsr_lite.arguments import check_count, check_flag, check_seed, choose, shown
 from hgsr_lite.data.folder import folder_source
 from hgsr_lite.data.sources import SETS, Source, data_root
 from hgsr_lite.data.splits import split_indices
@@ -51,6 +52,9 @@ class Split:
 
     def order(self, batch_size: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """The numbers of the images in each batch of `batches`, on the images' device."""
+        batch_size = check_count("batch_size", batch_size)
+        if not isinstance(generator, torch.Generator | None):
+            raise TypeError(f"generator must be a torch.Generator or None, not {shown(generator)}")
         device = self.labels.device if generator is None else generator.device
         order = torch.randperm(len(self), generator=generator, device=device).to(self.labels.device)
         if batch_size > 1 and len(order) % batch_size == 1:
@@ -198,6 +202,7 @@ def load_data(
     >>> load_data("digits", device="cpu")
     Data(digits, 10 classes, 8x8 pixels, 1 channel, on cpu: train 1294, validation 144, test 359)
     """
+    check_flag("download", download)
     device, size = find_device(device), _as_size(image_size)
     source, title = _open(name, data_root(root), download)
     parts = split_indices(source.labels, source.is_test, source.classes, validation, seed, limit)
@@ -243,8 +248,9 @@ def _open(name: str | Path, root: Path, download: bool) -> tuple[Source, str]:
 
 def _find_folder(name: str | Path, root: Path) -> Path | None:
     for folder in (Path(name).expanduser(), root / name):
-        if folder.is_dir() and str(name):
-            return folder
+        with suppress(OSError):  # no folder has a name of so many letters
+            if folder.is_dir() and str(name):
+                return folder
     if isinstance(name, Path) or Path(name).name != name:
         raise ValueError(f"there is no folder {str(name)!r}, nor one of that name in {root}")
     return None

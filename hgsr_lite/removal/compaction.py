@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from hgsr_lite.arguments import check_count, check_flag
 from hgsr_lite.groups import WITH_KERNELS, Layout
-from hgsr_lite.layers import WeightLayer
+from hgsr_lite.layers import WeightLayer, check_model
 from hgsr_lite.removal.blocks import channel_counts
 from hgsr_lite.removal.carrying import KeptChannels, kept_channels
 from hgsr_lite.removal.cost import Cost, latency, macs, parameters
@@ -119,8 +119,7 @@ def _shrink_(work: nn.Module, proof: Proof, exact_only: bool, removals: Removals
 
 def check_input(model: nn.Module, example_input: Tensor) -> None:
     """Refuse what cannot be made smaller: no images, another device, weights that are not finite."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"a model must be a torch.nn.Module, not {type(model).__name__}")
+    check_model(model)
     if not isinstance(example_input, Tensor) or not example_input.is_floating_point():
         what = getattr(example_input, "dtype", type(example_input).__name__)
         raise TypeError(f"example_input must be a batch of images, a floating-point tensor, not {what}")
@@ -142,6 +141,24 @@ def check_input(model: nn.Module, example_input: Tensor) -> None:
                 f"the weight of layer {name!r} is computed, not stored: make it plain first, with "
                 "torch.nn.utils.prune.remove or torch.nn.utils.parametrize.remove_parametrizations"
             )
+    if not any(isinstance(module, WITH_KERNELS) for module in model.modules()):
+        raise ValueError(f"{type(model).__name__} has no convolution and no linear layer: nothing can go")
+    _check_takes(model, example_input)
+
+
+def _check_takes(model: nn.Module, example_input: Tensor) -> None:
+    """Refuse numbers of another kind than the weights', unless the model itself converts them."""
+    kinds = {parameter.dtype for parameter in model.parameters()}
+    if example_input.dtype in kinds:
+        return
+    try:
+        with torch.no_grad(), without_hooks(trial := copy.deepcopy(model).eval()):
+            trial(example_input)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the model does not take example_input of dtype {example_input.dtype}; its weights are "
+            f"{', '.join(sorted(map(str, kinds)))}: convert one, say with example_input.to(...)"
+        ) from error
 
 
 def _wide_copy(model: nn.Module) -> nn.Module:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import safetensors
@@ -17,7 +16,9 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
+from hgsr_lite.arguments import as_path, shown
 from hgsr_lite.fast import alive_kernels
+from hgsr_lite.layers import check_model
 from hgsr_lite.removal.loading import load_compact
 
 _ALIVE, _SHAPE, _WEIGHT = ".living_bitmap", ".living_shape", ".living_weight"
@@ -69,11 +70,13 @@ def _convolution_keys(model: nn.Module) -> list[str]:
 
 def save_living(model: nn.Module, path: str | PathLike) -> int:
     """Write a model's `living_state` to a file; return its size in bytes. `OSError` where it cannot be."""
+    check_model(model)
+    path = as_path("path", path)
     try:
         save_file(living_state(model), path)
     except safetensors.SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
-    return Path(path).stat().st_size
+    return path.stat().st_size
 
 
 def living_bytes(model: nn.Module) -> int:
@@ -96,15 +99,24 @@ def load_living(model: nn.Module, file: str | PathLike | Mapping[str, Tensor]) -
     Raises `ValueError` for a file that is damaged (its checksum tells, to the bit) or does not fit, `OSError`
     for one that is not there.
     """
-    if not isinstance(file, Mapping):
-        try:
-            file = load_file(file)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{file} is no file of living kernels: {error}") from error
-    return load_compact(model, _dense_state(file))
+    check_model(model)
+    return load_compact(model, _dense_state(file if isinstance(file, Mapping) else _read(file)))
+
+
+def _read(file: str | PathLike) -> dict[str, Tensor]:
+    path = as_path("file", file)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: give the path that save_living wrote to")
+    try:
+        return load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no file of living kernels: {error}") from error
 
 
 def _dense_state(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for key, value in stored.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(f"the entry {shown(key)} of the file of living kernels is no tensor with a name")
     parts = {key: tensor for key, tensor in stored.items() if key != CHECKSUM}
     found = stored.get(CHECKSUM)
     if found is None or not torch.equal(found.cpu(), checksum_of(parts)):

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from hgsr_lite.arguments import shown
 from hgsr_lite.groups import CONVOLUTIONS, WITH_KERNELS
+from hgsr_lite.layers import check_model
 from hgsr_lite.removal.blocks import NORMS, is_depthwise
 from hgsr_lite.removal.surgery import set_counts_
 
@@ -28,9 +30,11 @@ def load_compact(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     >>> load_compact(net, small.state_dict())[2]
     Conv2d(3, 2, kernel_size=(3, 3), stride=(1, 1))
     """
+    check_model(model)
     if not isinstance(state, Mapping):
         raise TypeError(
-            f"state must be a state dict, as small.state_dict() gives it, not {type(state).__name__}"
+            f"state must be a state dict, as small.state_dict() gives it, not {shown(state)}; one in a file "
+            "is read with torch.load(path, weights_only=True)"
         )
     strange = [key for key in state if not isinstance(key, str)]
     if strange:

@@ -13,7 +13,17 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from hgsr_lite.arguments import as_number, check_count, check_number, check_share, choose, plain, set_plain_
+from hgsr_lite.arguments import (
+    as_names,
+    as_number,
+    check_count,
+    check_number,
+    check_share,
+    choose,
+    plain,
+    set_plain_,
+    shown,
+)
 from hgsr_lite.data import Data
 from hgsr_lite.groups import GROUPINGS
 from hgsr_lite.models import MODELS, STARTS, build_model
@@ -67,6 +77,8 @@ class Penalised:
                 check_number(name, given, "without a penalty, dense", above_zero=True)
         check_share("l1_mix", self.l1_mix)
         check_share("warmup", self.warmup)
+        if self.layers is not None:
+            object.__setattr__(self, "layers", as_names("layers", self.layers))
 
     def regularizer(self, model: nn.Module, data: Data) -> Regularizer:
         """The regularizer on a model, its strength calibrated if that is asked for."""
@@ -133,6 +145,10 @@ class Recipe:
         set_plain_(self)
         choose("network", self.network, MODELS)
         check_number("width", self.width, "1 is the network as it is", above_zero=True)
+        if not isinstance(self.method, Penalised | Cut | None):
+            raise TypeError(f"method must be a Penalised, a Cut or None, not {shown(self.method)}")
+        if not isinstance(self.settings, Settings):
+            raise TypeError(f"settings must be Settings(epochs=..., ...), not {shown(self.settings)}")
         start = MODELS[self.network].start if self.start is None else choose("start", self.start, STARTS)
         object.__setattr__(self, "start", start)
         if not isinstance(self.method, Penalised) and self.settings.proximal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 import hgsr_lite as hg
+from hgsr_lite.removal import load_living, save_living
 from hgsr_lite.study import Study
 from hgsr_lite.training import Recipe
 
@@ -64,6 +66,17 @@ def test_shares_may_come_from_numpy_or_pytorch(data, number):
     assert all(map(torch.equal, small.state_dict().values(), twin.state_dict().values()))
 
 
+def example(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.zeros(2, 1, 8, 8, dtype=dtype)
+
+
+def calibrated(images=None, labels=None, loss=nn.functional.cross_entropy) -> float:
+    images = example() if images is None else images
+    return hg.Regularizer(net()).calibrate_(images, torch.arange(2) if labels is None else labels, loss=loss)
+
+
+HUGE = 10**400
+"""A whole number beyond all floats."""
 WRONG: dict[str, tuple[Callable[[hg.Data], object], str]] = {
     "an optimizer in capitals": (lambda data: fit(data, optimizer="SGD"), "did you mean 'sgd'"),
     "a penalty in capitals": (lambda _: hg.Penalty("HSQ_GL12"), "did you mean 'hsq_gl12'"),
@@ -101,6 +114,71 @@ WRONG: dict[str, tuple[Callable[[hg.Data], object], str]] = {
         lambda _: hg.load_compact(net(), {**net().state_dict(), 3: torch.ones(1)}),
         "key 3 is no parameter's name",
     ),
+    "a huge learning rate": (lambda _: hg.Regularizer(net()).prox_(HUGE), "lr 10+.* is not a finite number"),
+    "a huge fraction": (lambda _: hg.Regularizer(net()).prox_(Fraction(HUGE, 3)), "lr .* is not a finite"),
+    "a huge negative": (lambda _: hg.Regularizer(net()).prox_(-HUGE), "lr -10+.* is not a finite number"),
+    "more digits than Python writes": (lambda _: hg.Regularizer(net(), strength=10**5000), "16610 bits"),
+    "a huge share": (lambda _: hg.Regularizer(net(), l1_mix=HUGE), "l1_mix 10.* is outside 0..1"),
+    "a huge tolerance": (lambda _: hg.zero_below_(net(), HUGE), "tolerance 10.* is not a finite number"),
+    "a huge step": (lambda _: hg.Penalty("gl").prox(torch.ones(2, 2), HUGE), "step 10.* is not a finite"),
+    "a huge count": (lambda data: fit(data, batch_size=HUGE), "batch_size 10.* is too large: .*below 2.*63"),
+    "a huge limit": (lambda _: hg.load_data("digits", limit=HUGE), "limit 10.* is too large"),
+    "a huge picture": (lambda _: hg.load_data("digits", image_size=HUGE), "image_size 10.* is too large"),
+    "a network for nobody's memory": (
+        lambda _: hg.build_model("digits_cnn", in_channels=1, num_classes=2, width=1e300),
+        "digits_cnn with .* width=1e.300 is too large to be built here",
+    ),
+    "a number that is none yet": (
+        lambda _: hg.Regularizer(net(), strength=torch.tensor(1.0, device="meta")),
+        "strength tensor.*meta.* is not a finite number",
+    ),
+    "no groups": (lambda _: hg.Layout(0), "conv_groups must be a whole number of at least 1, not 0"),
+    "groups as a text": (lambda _: hg.Layout("2"), "conv_groups must be a whole number .* not '2'"),
+    "half a group": (lambda _: hg.Layout(1.5), "conv_groups must be a whole number .* not 1.5"),
+    "groups turned round": (lambda _: hg.Layout(1, 2), "transposed must be True or False, not 2"),
+    "a layer without kernels": (lambda _: hg.Layout.of(nn.ReLU()), "layout is that of a conv.*not of ReLU"),
+    "two norms": (lambda _: hg.kernel_norms(torch.ones(2, 2), torch.ones(2)), "norm=tensor.*give 1 or 2"),
+    "a path as the model": (lambda _: hg.load_compact("m", {}), "model must be a torch.nn.Module, not 'm'"),
+    "a path as the state": (
+        lambda _: hg.load_compact(net(), "m"),
+        "not 'm'; .*torch.load.path, weights_only",
+    ),
+    "a model to move to": (lambda _: hg.Regularizer(net()).on("x"), "model must be a torch.nn.Module"),
+    "a model to act on": (lambda _: hg.Regularizer(net()).check_acts_on(3), "model must be a torch.nn.Mod"),
+    "one name": (lambda _: hg.Regularizer(net(), include="conv1"), "include='conv1' is one string"),
+    "a number as names": (lambda _: hg.Regularizer(net(), include=3), "include must be names of layers"),
+    "a number among names": (lambda _: hg.sparsity(net(), include=[7]), "include must be names .* not .7."),
+    "no names": (lambda _: hg.sparsity(net(), exclude=None), "exclude must be names of layers.*not None"),
+    "one name in a recipe": (
+        lambda _: hg.Penalised(strength=1.0, layers="conv1"),
+        "layers='conv1' is one string",
+    ),
+    "a key as the method": (lambda _: Recipe(method="gl"), "method must be a Penalised, a Cut or None"),
+    "settings as a dict": (lambda _: Recipe(settings={"epochs": 1}), "settings must be Settings"),
+    "a loss that is no tensor": (
+        lambda _: calibrated(loss=lambda scores, labels: 3),
+        "the loss gave 3, not one number",
+    ),
+    "a loss an image": (
+        lambda _: calibrated(loss=lambda scores, labels: scores),
+        "the loss gave .*not one number",
+    ),
+    "a loss of nothing": (
+        lambda _: calibrated(loss=lambda scores, labels: torch.tensor(1.0)),
+        "depends on the model's scores",
+    ),
+    "one label": (lambda _: calibrated(labels=torch.tensor(1)), "must be tensors of one length"),
+    "one number as images": (lambda _: calibrated(torch.tensor(1.0), torch.ones(1)), "tensors of one length"),
+    "another kind of numbers": (
+        lambda _: hg.compact(net(), example(torch.float64)),
+        "does not take example_input of dtype torch.float64; its weights are torch.float32: convert",
+    ),
+    "no layer to cut": (lambda _: hg.compact(nn.ReLU(), example()), "ReLU has no convolution and no linear"),
+    "a batch of none": (lambda data: next(data.train.batches(0)), "batch_size must be .* not 0"),
+    "a seed as the generator": (lambda data: next(data.train.batches(2, 7)), "must be a torch.Generator"),
+    "a flag that is none": (lambda _: hg.load_data("digits", download=3), "download must be True or False"),
+    "a name of many letters": (lambda _: hg.load_data("a" * 5000), "unknown image set or folder"),
+    "a zero byte": (lambda data: fit(data, checkpoint="a\0b"), "checkpoint .* holds a zero byte"),
     "a width that is none": (
         lambda _: hg.build_model("alexnet", in_channels=1, num_classes=2, width=math.nan),
         "width must be",
@@ -131,12 +209,26 @@ def test_a_checkpoints_folder_is_made_and_one_that_cannot_be_is_refused_before_t
     [
         ("root", lambda: hg.load_data("digits", root=3)),
         ("path", lambda: Study.read(None)),
+        ("path", lambda: save_living(net(), None)),
+        ("file", lambda: load_living(net(), 3)),
         ("runs", lambda: Study.read("studies/digits.toml", runs=7)),
     ],
 )
 def test_what_is_no_path_is_refused_by_its_name(name, call):
     with pytest.raises(TypeError, match=rf"^{name} must be a path, a str or a Path, not "):
         call()
+
+
+def test_a_file_of_living_kernels_that_is_none_is_told_by_its_name(tmp_path):
+    for place in (tmp_path / "none", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"no file {place}: give the path that save_living wrote"):
+            load_living(net(), place)
+    for strange in ({3: torch.ones(1)}, {"living_checksum": 3}):
+        with pytest.raises(ValueError, match=r"entry .* of the file of living kernels is no tensor"):
+            load_living(net(), strange)
+    for call in (save_living, load_living):
+        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, not 'm'"):
+            call("m", tmp_path / "none")
 
 
 def test_a_message_shows_a_thousand_labels_on_one_short_line():

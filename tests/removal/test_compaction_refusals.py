@@ -237,7 +237,7 @@ def test_a_weight_that_is_computed_is_refused_with_the_way_out():
 
 
 def test_no_model_is_refused():
-    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, not str"):
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, not 'model\.pt'"):
         compact("model.pt", images())
 
 
