@@ -105,14 +105,16 @@ def _execute(arguments: argparse.Namespace) -> int:
 
     from hgsr_lite.series.committed import clean
 
-    handed_over = (arguments.build / "execute" / "results.jsonl").resolve()
-    for path in _with_solutions(arguments):
-        handed_over.unlink(missing_ok=True)
-        with series.kernel_environment(arguments.build, **{RESULTS_VARIABLE: str(handed_over)}):
-            executed, seconds = series.run_notebook(path, arguments.build / "execute" / path.name)
-        nbformat.write(clean(executed, arguments.notebooks.resolve().parent), path)
-        commit_rows(read_results(handed_over), arguments.notebooks / "scoreboard.csv")
-        print(f"{path.stem:<32}{seconds:6.1f} s", flush=True)
+    folder = (arguments.build / "execute").resolve()
+    handed_over = folder / "results.jsonl"
+    with series.alone_in(folder):
+        for path in _with_solutions(arguments):
+            handed_over.unlink(missing_ok=True)
+            with series.kernel_environment(arguments.build, **{RESULTS_VARIABLE: str(handed_over)}):
+                executed, seconds = series.run_notebook(path, folder / path.name)
+            nbformat.write(clean(executed, arguments.notebooks.resolve().parent), path)
+            commit_rows(read_results(handed_over), arguments.notebooks / "scoreboard.csv")
+            print(f"{path.stem:<32}{seconds:6.1f} s", flush=True)
     return 0
 
 
@@ -132,13 +134,14 @@ def _timings(arguments: argparse.Namespace) -> int:
         return series.run_notebook(path, arguments.build / "timings" / path.name, parameters)[1]
 
     cores = series.available_cores()
-    for path in series.find_notebooks(arguments.notebooks, arguments.names):
-        gpu = None
-        with series.kernel_environment(arguments.build):
-            on_cpu = seconds(path, "cpu")
-            if torch.cuda.is_available() and "DEVICE" in series.declared_parameters(path):
-                gpu = (torch.cuda.get_device_name(), seconds(path, "cuda"))
-        print(f"{path.stem:<32}{write_time_line(path, on_cpu, cores, gpu)}", flush=True)
+    with series.alone_in((arguments.build / "timings").resolve()):
+        for path in series.find_notebooks(arguments.notebooks, arguments.names):
+            gpu = None
+            with series.kernel_environment(arguments.build):
+                on_cpu = seconds(path, "cpu")
+                if torch.cuda.is_available() and "DEVICE" in series.declared_parameters(path):
+                    gpu = (torch.cuda.get_device_name(), seconds(path, "cuda"))
+            print(f"{path.stem:<32}{write_time_line(path, on_cpu, cores, gpu)}", flush=True)
     return 0
 
 

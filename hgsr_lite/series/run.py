@@ -191,12 +191,11 @@ def run_series(
         at_once = min(available_cores(), MOST_AT_ONCE)
     check_count("at_once", at_once)
     folder = Path(build).resolve() / "run"
-    folder.mkdir(parents=True, exist_ok=True)
     results = folder / "results.jsonl"
     given = parameters_by_notebook(paths, parameters or {})
     waiting, running, seconds = list(paths), {}, {}
     with (
-        _alone_in(folder),
+        alone_in(folder),
         kernel_environment(build, **{RESULTS_VARIABLE: str(results)}),
         tqdm(total=len(paths), unit="notebook", dynamic_ncols=True) as bar,
         ThreadPoolExecutor(at_once) as pool,
@@ -220,8 +219,9 @@ def run_series(
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Refuse a second run that would write into the same folder: notebooks and figures would mix."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder, and refuse a second run that would write into it: notebooks and figures would mix."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         # The operating system lets go of it with the process, however that ends.
         with FileLock(folder / ".lock", timeout=0):

@@ -17,6 +17,7 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
+from filelock import FileLock
 
 from hgsr_lite.__main__ import main
 from hgsr_lite.series import run as series
@@ -318,6 +319,21 @@ def test_a_second_run_into_the_same_folder_is_refused_and_the_first_keeps_its_ta
     table, _ = first.communicate(timeout=240)
     assert first.returncode == 0
     assert table.count(" dense ") == 1
+
+
+@pytest.mark.parametrize("command", ["execute", "timings"])
+def test_a_second_execute_in_the_same_folder_is_refused_before_anything_is_written(
+    tmp_path, write_notebook, capfd, command
+):
+    path = write_notebook(tmp_path / "notebooks" / "00_a.ipynb", "1")
+    before = path.read_bytes()
+    options = [command, "--notebooks", str(path.parent), "--build", str(tmp_path / "build")]
+    (tmp_path / "build" / command).mkdir(parents=True)
+    with FileLock(tmp_path / "build" / command / ".lock"):  # as the first holds it
+        assert main(options) == 1
+    assert f"Another run is writing into {tmp_path / 'build' / command}" in capfd.readouterr().err
+    assert path.read_bytes() == before
+    assert not list((tmp_path / "build" / command).glob("*.ipynb"))
 
 
 def test_a_file_in_place_of_the_build_folder_gives_one_clear_line(tmp_path, write_notebook, capfd):
