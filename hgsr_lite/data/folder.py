@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from hgsr_lite.data.copies import copies_among, told
 from hgsr_lite.data.pixels import decode_all
 from hgsr_lite.data.sources import Source
 
@@ -29,7 +30,9 @@ def folder_source(folder: Path) -> Source:
     """Images in `folder/<class>/`, or in `folder/train/<class>/` and `folder/test/<class>/`.
 
     Links are followed. A file that can be reached on two ways counts once; under two labels, or in train and
-    test, it is refused. Hidden files and folders are passed over.
+    test, it is refused. A copy of a file, byte for byte, counts once in its class too, with a warning; copies
+    under two labels, or in train and test, are told with their number. Hidden files and folders are passed
+    over.
     """
     if (folder / "train").is_dir() and (folder / "test").is_dir():
         parts = [_read_part(folder / "train"), _read_part(folder / "test")]
@@ -45,6 +48,7 @@ def folder_source(folder: Path) -> Source:
             "or as folder/train/<class>/ and folder/test/<class>/"
         )
     _refuse_shared(parts)
+    parts = _without_copies(folder, parts)
     paths = [path for part in parts for path in part.paths]
     labels = torch.tensor([label for part in parts for label in part.labels])
     is_test = torch.arange(len(labels)) >= len(parts[0].paths) if len(parts) == 2 else None
@@ -117,3 +121,42 @@ def _refuse_shared(parts: Sequence[_Part]) -> None:
             if its_place != place:
                 what = "under two labels" if its_place[1] != label else "in train and test"
                 raise ValueError(f"{path} and {other} are one and the same file {what}: remove one of them")
+
+
+def _without_copies(folder: Path, parts: Sequence[_Part]) -> list[_Part]:
+    """The parts with each picture once a class; warn of copies, and of those that no rule can mend.
+
+    Left in, copies of a training picture would be drawn into the validation or test part.
+    """
+    places = [(number, label) for number, part in enumerate(parts) for label in part.labels]
+    paths = [path for part in parts for path in part.paths]
+    gone: list[tuple[str, str]] = []
+    labelled_twice: list[tuple[str, str]] = []
+    in_both: list[tuple[str, str]] = []
+    for copies in copies_among(paths):
+        once = {}
+        for at in copies:
+            first = once.setdefault(places[at], at)
+            if first != at:
+                gone.append((paths[at], paths[first]))
+        kept = list(once.values())
+        labelled_twice += [(paths[at], paths[kept[0]]) for at in kept if places[at][1] != places[kept[0]][1]]
+        if places[kept[0]][0] == 0:
+            in_both += [(paths[at], paths[kept[0]]) for at in kept if places[at][0] == 1]
+    for pairs, what in (
+        (gone, "{count} files are copies of others in their class and were left out"),
+        (labelled_twice, "{count} pictures stand under two labels, and no network can be right for both"),
+        (
+            in_both,
+            f"{{count}} of {len(parts[-1].paths)} test pictures are in train too, which flatters the test",
+        ),
+    ):
+        if pairs:
+            said = f"{what.format(count=len(pairs))}: {told(pairs, str(folder))}; remove one of each pair"
+            warnings.warn(f"{folder}: {said}", RuntimeWarning, stacklevel=5)
+    return [_without(part, {path for path, _ in gone}) for part in parts]
+
+
+def _without(part: _Part, gone: set[str]) -> _Part:
+    kept = [(path, label) for path, label in zip(part.paths, part.labels, strict=True) if path not in gone]
+    return _Part(part.classes, *map(list, zip(*kept, strict=True)))

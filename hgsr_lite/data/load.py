@@ -193,8 +193,9 @@ def load_data(
     proportion. Where a set has no test part, a fixed fifth of it becomes one, whatever the seed, so that no
     run trains on another's test images. `image_size`, in pixels, resizes; by default a folder's images take
     the size of its first. A folder's images are read upright, scaled from 16 bits to 8, and laid on white
-    where they are transparent; a file reached by two links counts once. `limit` caps the training images and
-    cuts the other parts in proportion.
+    where they are transparent; a file reached by two links counts once, and so does, with a warning, a copy
+    of one; a warning tells of copies under two labels or in train and test. `limit` caps the training images
+    and cuts the other parts in proportion.
 
     Raises `ValueError`, in words that say how to mend it, for an unknown name, a set that is missing or
     damaged, a folder without images of two classes, an unreadable image or an impossible option.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,44 @@ def test_a_picture_in_train_and_test_is_refused(tmp_path):
     (tmp_path / "test").symlink_to(tmp_path / "train")
     with pytest.raises(ValueError, match="one and the same file in train and test: remove"):
         load_data(tmp_path, device="cpu")
+
+
+def test_a_copy_of_a_picture_in_its_class_counts_once_and_is_told(pets):
+    for number in range(4):
+        shutil.copy(pets / "cat" / f"{number:02d}.png", pets / "cat" / f"copy{number}.png")
+    told = (
+        r"4 files are copies of others in their class and were left out: cat/copy0.png = cat/00.png, .*\.\.\."
+    )
+    with pytest.warns(RuntimeWarning, match=told):
+        data = load_data(pets, device="cpu")
+    assert images_in(data) == 12
+    pictures = torch.cat([part.images for part in data.parts.values()]).flatten(1)
+    assert len(pictures.unique(dim=0)) == 12
+
+
+def test_copies_under_two_labels_are_counted_and_named(pets):
+    shutil.copy(pets / "cat" / "03.png", pets / "dog" / "x.png")
+    shutil.copy(pets / "cat" / "03.png", pets / "dog" / "y.png")
+    with pytest.warns(RuntimeWarning) as caught:
+        assert images_in(load_data(pets, device="cpu")) == 13
+    said = [str(one.message) for one in caught]
+    assert (
+        "pets: 1 files are copies of others in their class and were left out: dog/y.png = dog/x.png"
+        in said[0]
+    )
+    assert "1 pictures stand under two labels, and no network can be right for both: dog/x.png =" in said[1]
+    assert caught[0].filename == __file__
+
+
+def test_copies_in_train_and_test_are_counted_and_named(tmp_path):
+    for seed, name in enumerate(("cat", "dog")):
+        write_class(tmp_path / "train" / name, seed=seed)
+        write_class(tmp_path / "test" / name, seed=seed + 2)
+    shutil.copy(tmp_path / "train" / "cat" / "05.png", tmp_path / "test" / "cat" / "06.png")
+    with pytest.warns(
+        RuntimeWarning, match=r"1 of 13 test .* too.*: test/cat/06.png = train/cat/05.png; rem"
+    ):
+        assert len(load_data(tmp_path, device="cpu").test) == 13
 
 
 def test_a_link_that_leads_nowhere_is_named(pets):
@@ -209,7 +248,8 @@ def test_a_transparent_shade_of_deep_grey_is_white(tmp_path):
 
 def test_kinds_without_a_known_white_are_refused_with_their_count(pets):
     for number in range(3):
-        Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(pets / "cat" / f"float{number}.tif")
+        depths = np.full((8, 8), 0.5 + number, dtype=np.float32)
+        Image.fromarray(depths).save(pets / "cat" / f"float{number}.tif")
     Image.fromarray(np.full((8, 8), 7, dtype=np.int32)).save(pets / "dog" / "whole.tif")
     Image.new("LAB", (8, 8)).save(pets / "dog" / "lab.tif")
     (pets / "dog" / "torn.png").write_bytes((pets / "dog" / "00.png").read_bytes()[:70])

@@ -106,6 +106,8 @@ def test_hidden_folders_beside_the_classes_are_passed_over(tmp_path):
 
 def test_a_blank_set_of_images_stays_finite(tmp_path):
     folder = write_classes(tmp_path / "set", low=255)
+    for number, file in enumerate(sorted(folder.rglob("*.png"))):
+        Image.new("RGB", (8, 8), "white").save(file, dpi=(number + 1, 1))  # alike as pictures, not as files
     assert torch.isfinite(load_data(folder, device="cpu").train.images).all()
 
 
@@ -147,7 +149,7 @@ def test_a_single_class_is_refused(tmp_path):
 
 def test_a_class_too_small_for_three_parts_is_named(tmp_path):
     folder = write_classes(tmp_path / "set")
-    write_classes(folder, names=("eel",), count=2)
+    write_classes(folder, names=("eel",), count=2, low=128)
     with pytest.raises(ValueError, match=r"class 'eel' has too few images \(2\)"):
         load_data(folder, device="cpu")
 
