@@ -28,7 +28,7 @@ _ELEMENTWISE = re.compile(
 )
 _REARRANGES = re.compile(
     r"_?(unsafe_)?view|_reshape_alias|permute|transpose|t|slice|select|split|split_with_sizes|unbind|narrow"
-    r"|unsqueeze|squeeze|expand|flip|roll|repeat|pixel_(un)?shuffle|channel_shuffle|index_select|index"
+    r"|unsqueeze|squeeze|expand|flip|roll|repeat|pixel_(un)?shuffle|channel_shuffle|index_select|(_unsafe_)?index"
 )
 _REDUCES = re.compile(r"mean|sum|amax|amin|max|min|var|std|prod|any|all|linalg_vector_norm")
 _LEAVES = ("_local_scalar_dense", "is_nonzero", "equal")
@@ -74,10 +74,12 @@ class Call:
             return rules.mix_channels
         if not self.given:
             return rules.make_constant
-        if name in _LEAVES or torch.Tag.dynamic_output_shape in self.func.tags:
+        if name in _LEAVES or self._size_follows_values():
             return rules.leave_pytorch
         if name.endswith("_like"):
             return rules.make_alike
+        if name.startswith("new_"):
+            return rules.make_new
         if "batch_norm" in name and "backward" not in name:
             return rules.normalise
         if name in ("_softmax", "_log_softmax"):
@@ -99,6 +101,12 @@ class Call:
         if _REDUCES.fullmatch(name) and not isinstance(self.argument(1, "dim"), Tensor):
             return rules.reduce
         return rules.mix_channels
+
+    def _size_follows_values(self) -> bool:
+        """Whether the values decide how many elements come out, as where a mask picks them."""
+        if self.name == "index":  # by whole numbers it gives one element for each
+            return any(tensor.dtype in (torch.bool, torch.uint8) for tensor in self.given[1:])
+        return torch.Tag.dynamic_output_shape in self.func.tags
 
     def _reads_plainly(self) -> bool:
         """The weight in its place, a bias of the layer itself."""

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from hgsr_lite.removal.blocks import NORMS, Block, Blocks, ConstantInputs
 from hgsr_lite.removal.tracing import Readings, Tracer
 
+_UNREAD = "no layer reads it"
+_NEVER_RUN = "the forward did not run it on the example"
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -187,7 +190,11 @@ def _coupled(blocks: Blocks, readings: Readings) -> Iterator[CoupledChannels]:
     root = np.full(count, len(blocks.all))
     np.minimum.at(root, component[makes], block_of[makes])
     unread = ~np.isin(np.arange(count), component[reads])
-    reason = ["no layer reads it" if unread[at] and not why else why for at, why in enumerate(reason)]
+    ran = [*(block.module in readings.constants for block in blocks.all), True]  # last: no layer makes it
+    reason = [
+        why or ("" if not unread[at] else _UNREAD if ran[root[at]] else _NEVER_RUN)
+        for at, why in enumerate(reason)
+    ]
     sets: dict[tuple[int, str], list[int]] = {}
     for at in range(count):
         if root[at] < len(blocks.all):

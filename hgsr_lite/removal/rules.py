@@ -35,6 +35,23 @@ def make_alike(call: Call) -> None:
     call.tracer.note(call, call.out, call.shadows()[0].label, FIXED)
 
 
+def make_new(call: Call) -> None:
+    """`new_zeros` and its kin: as `zeros_like`, if it has a tensor's channels and one number for each plane.
+
+    So dropout of whole channels draws them. Whether the size was taken from the tensor shows when it is cut.
+    """
+    image, label = call.given[0], call.shadows()[0].label
+    narrow = [dim for dim, size in enumerate(call.out.shape[: image.ndim]) if size < image.shape[dim]]
+    fits = call.out.ndim == image.ndim and all(
+        size == (1 if dim in narrow else image.shape[dim]) for dim, size in enumerate(call.out.shape)
+    )
+    if not fits or not same_along(label, narrow):
+        return make_constant(call)
+    for dim in narrow:
+        label = label.narrow(dim, 0, 1)
+    return call.tracer.note(call, call.out, label, FIXED)
+
+
 def leave_pytorch(call: Call) -> None:
     """A number taken out of an image, or a choice of some elements by their values, may steer the forward:
     nothing can be said about other images.
@@ -45,10 +62,10 @@ def leave_pytorch(call: Call) -> None:
         call.tracer.note(call, tensor, call.tracer.blocks.constant, MOVES)
 
 
-def mix_channels(call: Call) -> None:
+def mix_channels(call: Call, why: str = "") -> None:
     """Any operation that is not known: its channels stay; all of its output may hang on all of its input."""
     blocks = call.tracer.blocks
-    why = f"{call.name} may mix channels"
+    why = why or f"{call.name} may mix channels"
     if call.name == "convolution" and not any(map(blocks.layer_of, call.given)):
         why = "a convolution's weight is computed in the forward"
     level = FIXED_HERE
@@ -95,7 +112,7 @@ def rearrange(call: Call) -> None:
     """Views and their like: the same is done to the shadows."""
     image, *others = call.given
     if any(bool((call.tracer.shadow(other).level == MOVES).any()) for other in others):
-        return mix_channels(call)
+        return mix_channels(call, "an index picks from them that may follow from the images")
     shadow = call.tracer.shadow(image)
     label, level = (
         [call.func(values.contiguous(), *call.args[1:], **call.kwargs)]

@@ -236,6 +236,25 @@ def test_a_weight_that_is_computed_is_refused_with_the_way_out():
             compact(nn.Sequential(wrap(nn.Conv2d(3, 4, 1)), nn.Conv2d(4, 2, 1)), images(), repeats=0)
 
 
+def test_a_layer_that_the_forward_never_runs_is_told_from_one_that_nobody_reads():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+            self.spare, self.unread = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+            self.first.weight.data[0] = self.spare.weight.data[0] = self.unread.weight.data[0] = 0
+
+        def forward(self, x):
+            h = self.first(x).relu()
+            self.unread(h)
+            return self.last(h)
+
+    small, report = compact(Net(), images(), repeats=0)
+    assert report.fixed["spare"] == "the forward did not run it on the example"
+    assert report.fixed["unread"] == "no layer reads it"
+    assert (small.first.out_channels, small.spare.in_channels, small.unread.in_channels) == (3, 4, 3)
+
+
 def test_no_model_is_refused():
     with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, not 'model\.pt'"):
         compact("model.pt", images())

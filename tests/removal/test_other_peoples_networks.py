@@ -46,6 +46,28 @@ class Dropout(Net):
         return F.dropout(h, 0.5, self.training)
 
 
+class ChannelDropout(Net):
+    """Drops whole channels out: the draws, one number a plane, lie in a tensor made for them."""
+
+    def between(self, h):
+        return F.dropout2d(h, 0.5, self.training)
+
+
+class NearestNeighbours(Net):
+    """HRNet's way up: each pixel repeated, which PyTorch does by an index of its own."""
+
+    def between(self, h):
+        return F.interpolate(h, scale_factor=2, mode="nearest")
+
+
+class IndexedPixels(Net):
+    """Every other pixel, by an index that no image changes."""
+
+    def between(self, h):
+        rows = torch.arange(0, h.shape[2], 2)
+        return h[:, :, rows[:, None], rows]
+
+
 class SelectiveKernels(Net):
     """Two paths, stacked, weighed by a softmax over the paths and summed."""
 
@@ -70,7 +92,10 @@ class UnitLength(Net):
         return F.normalize(h.flatten(2), dim=2).view_as(h)
 
 
-@pytest.mark.parametrize("network", [Dropout, SelectiveKernels, UnitLength])
+CUT = [Dropout, ChannelDropout, NearestNeighbours, IndexedPixels, SelectiveKernels, UnitLength]
+
+
+@pytest.mark.parametrize("network", CUT)
 def test_what_keeps_channels_apart_is_cut(network):
     net = network().double()
     small, report = compact(net, images(), exact_only=True, repeats=0)
@@ -199,3 +224,53 @@ def test_a_pooling_called_downsample_does_not_stop_the_default_regularizer():
     regularizer = hg.Regularizer(net)
     convolutions = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
     assert [layer.name for layer in regularizer.layers] == convolutions
+
+
+class ByList(Net):
+    """Picks channels by a list, which PyTorch makes a tensor of where nobody sees it."""
+
+    def between(self, h):
+        return h[:, [0, 1, 2, 3, 4, 5, 6, 7]]
+
+
+class ByValue(Net):
+    """Puts the brightest channel first: another image, another order."""
+
+    def between(self, h):
+        return h[:, h.mean((0, 2, 3)).argsort().tolist()]
+
+
+class ByBuffer(Net):
+    """Picks channels by numbers that the network keeps."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("order", torch.arange(8))
+
+    def between(self, h):
+        return h[:, self.order]
+
+
+class FixedSize(Net):
+    """Adds zeros of a size that is written down."""
+
+    def between(self, h):
+        return h + h.new_zeros(1, 8, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [
+        (ByList, "an index picks from them that may follow from the images"),
+        (ByValue, "an index picks from them that may follow from the images"),
+        (ByBuffer, "without some of them its forward fails: index 6 is out of bounds"),
+        (FixedSize, "without some of them its forward fails: The size of tensor"),
+    ],
+)
+def test_channels_that_are_called_by_their_number_stay_for_that_reason_and_others_go(network, why):
+    net = network().double()
+    small, report = compact(net, images(), exact_only=True, repeats=0)
+    assert small.first.out_channels == 5
+    assert small.second.out_channels == 8
+    assert report.fixed["second"].startswith(why)
+    assert compare(net.eval(), small.eval(), images(12)).relative < 1e-10
