@@ -70,7 +70,7 @@ def rows_of(what: str, seconds: dict[str, np.ndarray], against: str, **labels: A
 
 
 def penalty_rows(network: str, key: str, grouping: str, rounds: int) -> list[Row]:
-    """The textbook penalty, the plain closed form, the compiled loop, the proximal step and the floor."""
+    """The textbook, the term in a loss, the plain form, the compiled loop, the proximal step, the floor."""
     model = NETWORKS[network]().to(DEVICE)
     reg = hg.Regularizer(model, key, grouping=grouping, strength=1e-9, exclude=())
     weights = [layer.weight for layer in reg.layers]
@@ -88,6 +88,7 @@ def penalty_rows(network: str, key: str, grouping: str, rounds: int) -> list[Row
 
     variants = {
         "textbook autograd": textbook,
+        "reg() in a loss": lambda: (2 * reg()).backward(),  # as where a loss is scaled or averaged
         "plain closed form": lambda: plain_gradient_(reg.penalty, *parts_of(reg), 1e-9),
         "add_gradient_": reg.add_gradient_,
         "prox_": lambda: reg.prox_(1.0),

@@ -177,7 +177,11 @@ class Regularizer:
         weights, layouts = self._followed.look()
         strengths = self.strengths()
         if not any(weight is None for weight in weights):
-            return term(partial(self._add_to, *strengths, layouts), weights)
+            add_to = partial(self._add_to, self.penalty, strengths, layouts)
+            if torch._C._functorch.peek_interpreter_stack() is not None:  # a transform's tensors lie nowhere
+                return term(add_to, weights)
+            value = self._plans.of(self.penalty, weights, layouts).value
+            return term(add_to, weights, value and partial(value, *strengths))
         parts = [
             factor * penalty(layer.weight, layer.layout)
             for layer in self.layers
@@ -188,14 +192,15 @@ class Regularizer:
 
     def _add_to(
         self,
-        strength: float,
-        l1_strength: float,
+        penalty: Penalty,
+        strengths: tuple[float, float],
         layouts: list[Layout],
         weights: list[Tensor],
         gradients: list[Tensor],
+        factor: float = 1.0,
     ) -> Tensor:
-        plan = self._plans.of(self.penalty, weights, layouts, gradients)
-        return plan.add_gradient(gradients, strength, l1_strength)
+        plan = self._plans.of(penalty, weights, layouts, gradients)
+        return plan.add_gradient(gradients, *(factor * strength for strength in strengths))
 
     def add_gradient_(self) -> Tensor:
         """Add the term's gradient to every layer's `.grad`, in place, and return the term's value.
@@ -208,7 +213,7 @@ class Regularizer:
         if type(None) in map(type, weights):
             return self._add_through_autograd_()
         gradients = [_new_gradient(w) if (grad := w.grad) is None else grad for w in weights]
-        return self._add_to(*self.strengths(), layouts, weights, gradients)
+        return self._add_to(self.penalty, self.strengths(), layouts, weights, gradients)
 
     def _add_through_autograd_(self) -> Tensor:
         with torch.enable_grad():

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-AddTo = Callable[[list[Tensor], list[Tensor]], Tensor]
-"""`(weights, gradients) -> value`: adds the term's gradient at the weights to the gradients."""
+AddTo = Callable[[list[Tensor], list[Tensor], float], Tensor]
+"""`(weights, gradients, factor)`: adds factor times the term's gradient at the weights to the gradients, and
+returns factor times the term's value.
+"""
 
 
-def term(add_to: AddTo, weights: list[Tensor]) -> Tensor:
-    """The term's value, differentiable once; its gradient is at hand when its value is.
+def term(add_to: AddTo, weights: list[Tensor], value: Callable[[], Tensor] | None = None) -> Tensor:
+    """The term's value, differentiable once.
 
-    >>> def add_to(weights, gradients):
-    ...     gradients[0] += 2 * weights[0]
-    ...     return weights[0].square().sum()
+    Its gradient is at hand when its value is; or, with a function for the value alone, it is computed on the
+    way back, times its factor in a loss: half the memory moved, and none held in between.
+
+    >>> def add_to(weights, gradients, factor):
+    ...     gradients[0] += 2 * factor * weights[0]
+    ...     return factor * weights[0].square().sum()
     >>> weight = torch.ones(2, requires_grad=True)
     >>> term(add_to, [weight]).backward()
+    >>> term(add_to, [weight], lambda: torch.tensor(2.0)).mul(3).backward()
     >>> weight.grad
-    tensor([2., 2.])
+    tensor([8., 8.])
     """
-    return _Term.apply(add_to, *weights)[0]
+    return _Term.apply(add_to, *weights)[0] if value is None else _Later.apply(add_to, value, *weights)
 
 
 class _Term(torch.autograd.Function):
@@ -31,7 +37,7 @@ class _Term(torch.autograd.Function):
     @staticmethod
     def forward(add_to: AddTo, *weights: Tensor) -> tuple[Tensor, ...]:
         gradients = [*map(torch.zeros_like, weights)]
-        return add_to([*weights], gradients), *gradients
+        return add_to([*weights], gradients, 1.0), *gradients
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -45,9 +51,39 @@ class _Term(torch.autograd.Function):
         # As in `(loss + term).backward()`. A GPU would have to be waited for to know it.
         if factor.device.type != "cpu" or factor != 1:
             gradients = torch._foreach_mul(gradients, factor)
-        if torch.is_grad_enabled():  # asked with create_graph=True: a constant would be silently wrong there
-            gradients = [*map(_Once.apply, gradients, ctx.saved_tensors[half:])]
-        return None, *gradients
+        return None, *_once(gradients, ctx.saved_tensors[half:])
+
+
+class _Later(torch.autograd.Function):
+    """One node for all weights together, whose gradient is computed when it is asked for."""
+
+    @staticmethod
+    def forward(add_to: AddTo, value: Callable[[], Tensor], *weights: Tensor) -> Tensor:
+        return value()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.add_to = inputs[0]
+        ctx.save_for_backward(*inputs[2:])
+
+    @staticmethod
+    def backward(ctx, factor: Tensor) -> tuple[Tensor | None, ...]:
+        weights = [*ctx.saved_tensors]
+        gradients = [*map(torch.zeros_like, weights)]
+        again = torch.is_grad_enabled()
+        with torch.no_grad():
+            ctx.add_to(weights, gradients, 1.0 if again else factor.item())
+        if again:  # so that the factor too is part of what is differentiated
+            gradients = torch._foreach_mul(gradients, factor)
+        return None, None, *_once(gradients, weights)
+
+
+def _once(gradients: Sequence[Tensor], weights: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The gradients; asked for with create_graph=True, such that say so when they are differentiated again.
+
+    A constant would be silently wrong there.
+    """
+    return [*map(_Once.apply, gradients, weights)] if torch.is_grad_enabled() else gradients
 
 
 class _Once(torch.autograd.Function):

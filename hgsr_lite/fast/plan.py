@@ -26,20 +26,22 @@ class Plan:
     """How a penalty serves weights that stay where they are; every version keeps the same contract.
 
     `add_gradient(gradients, strength, l1_strength)` adds the term's gradient and returns its value; the
-    gradients look like the weights in memory. `take_proximal_step(step, l1_step)` moves the weights and
+    gradients look like the weights in memory. `value(strength, l1_strength)` is the value alone, where that
+    takes less time; else None. `take_proximal_step(step, l1_step)` moves the weights and
     returns the number of groups with NaN or infinite weights, which it leaves alone. Gradients agree to
     rounding, at every scale of the weights; arguments are checked before, by `Regularizer`.
     """
 
     backend: str
     add_gradient: Callable[[list[Tensor], float, float], Tensor]
+    value: Callable[[float, float], Tensor] | None
     take_proximal_step: Callable[[float, float], int]
 
 
 def plain_plan(penalty: Penalty, weights: list[Tensor], layouts: list[Layout]) -> Plan:
     """The readable formula, layer by layer: any weights, and gradients of any form."""
     parts = (penalty, weights, layouts)
-    return Plan("plain", partial(plain_gradient_, *parts), partial(plain_prox_, *parts))
+    return Plan("plain", partial(plain_gradient_, *parts), None, partial(plain_prox_, *parts))
 
 
 class Plans:
@@ -97,7 +99,8 @@ def make_plan(penalty: Penalty, weights: list[Tensor], layouts: list[Layout]) ->
         plain = replace(plain, take_proximal_step=partial(prox.fused_prox_, penalty, work))
     if work is None or not gradient.knows(penalty.spec):
         return plain
-    return replace(plain, backend="compiled", add_gradient=partial(gradient.fused_gradient_, penalty, work))
+    fused = (partial(version, penalty, work) for version in (gradient.fused_gradient_, gradient.fused_value))
+    return replace(plain, backend="compiled", **dict(zip(("add_gradient", "value"), fused, strict=True)))
 
 
 def plan_for_gpu(penalty: Penalty, weights: list[Tensor], layouts: list[Layout]) -> Plan:

@@ -27,7 +27,14 @@ def test_the_quick_benchmark_fills_its_table_and_its_variants_agree(tmp_path):
     table = pd.DataFrame(record["rows"])
     assert set(record["machine"]) >= {"processor", "python", "torch", "numba"}
     penalties = table[table["what"] == "penalty"]
-    variants = {"textbook autograd", "plain closed form", "add_gradient_", "prox_", "floor"}
+    variants = {
+        "textbook autograd",
+        "reg() in a loss",
+        "plain closed form",
+        "add_gradient_",
+        "prox_",
+        "floor",
+    }
     variants |= {"layers stacked"} if torch.cuda.is_available() else set()
     wanted = itertools.product(
         ("alexnet", "vgg11", "resnet18"), ("hsq_gl12", "gl"), ("feature", "neuron"), variants

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hgsr_lite import GROUPINGS, Layout, Penalty, Regularizer
-from hgsr_lite.fast.cpu.gradient import block_rows, compiled_work, fused_gradient_
+from hgsr_lite.fast.cpu.gradient import block_rows, compiled_work, fused_gradient_, fused_value
 
 LAYERS = {
     (9, 7, 3, 3): Layout(),
@@ -185,3 +185,17 @@ def test_a_nan_weight_stays_visible():
     reg = Regularizer(model, "hsq_gl12")
     assert reg.add_gradient_().isnan()
     assert model[0].weight.grad.isnan().any()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e15])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("key", ["l1", "l2", "es", "gl12", "hsq_gl12", "hsqrt_gl"])
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_the_value_alone_is_the_value_beside_the_gradient(key, grouping, dtype, scale):
+    weights = [scale * torch.randn(size, dtype=dtype) for size in ((9, 7, 3, 3), (4, 6, 1, 1), (3, 5))]
+    layouts = [Layout(), Layout(conv_groups=2), Layout()]
+    penalty, work = Penalty(key, grouping), compiled_work(weights, layouts, grouping)
+    for l1_strength in (0.0, 0.2):
+        beside = fused_gradient_(penalty, work, [*map(torch.zeros_like, weights)], 0.3, l1_strength)
+        alone = fused_value(penalty, work, 0.3, l1_strength)
+        assert torch.allclose(alone, beside, rtol=1e-6 if dtype == torch.float32 else 1e-13, atol=0)

@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hgsr_lite import GROUPINGS, PENALTIES, Penalty, Regularizer, build_model
 from hgsr_lite.fast import plain_gradient_
@@ -517,3 +519,46 @@ def test_beside_a_gradient_scaler_the_gradient_is_added_after_unscaling():
     assert scaler._found_inf_per_device(optimizer)[torch.device("cpu")].item() == 0
     for layer, wanted in zip(reg.layers, expected, strict=True):
         torch.testing.assert_close(layer.weight.detach(), wanted)
+
+
+class _WritesOf(TorchDispatchMode):
+    """Names the operators that give or change as many numbers as a network has weights."""
+
+    def __init__(self, many):
+        super().__init__()
+        self.many, self.names = many, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func.is_view:
+            return out
+        tensors = [t for t in tree_leaves(out if out is not None else args) if isinstance(t, torch.Tensor)]
+        if sum(tensor.numel() for tensor in tensors) >= self.many:
+            self.names.append(func._schema.name)
+        return out
+
+
+def test_the_term_times_a_factor_moves_its_gradient_through_memory_once():
+    """An operator more over all weights made it up to twice as slow as plain autograd."""
+    model = nn.Conv2d(64, 64, 3, bias=False)
+    reg = Regularizer(model, "hsq_gl12", strength=0.1)
+    with _WritesOf(model.weight.numel()) as writes:
+        value = reg()
+        assert not writes.names, "nothing is held between the value and the way back"
+        (3 * value).backward()
+    assert set(writes.names) <= {"aten::zeros_like"}
+
+
+def test_the_way_back_is_that_of_the_penalty_that_gave_the_value():
+    model = nn.Conv2d(3, 4, 3)
+    reg = Regularizer(model, "es", strength=0.1, l1_mix=0.5)
+    (wanted,) = torch.autograd.grad(2 * reg(), model.weight)
+    value = 2 * reg()
+    reg.penalty, reg.strength, reg.l1_mix = Penalty("gl", "neuron"), 7.0, 0.0
+    for _ in range(2):
+        (found,) = torch.autograd.grad(value, model.weight, retain_graph=True)
+        assert torch.equal(found, wanted)
+    with torch.no_grad():
+        model.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()

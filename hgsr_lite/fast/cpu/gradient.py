@@ -158,10 +158,11 @@ def compiled_work(weights: list[Tensor], layouts: list[Layout], grouping: str) -
 def _walk_of(mark: int) -> Callable:
     """The loop over the blocks. Numba's cache tells two compilations apart by what a function closes over."""
 
-    def walk(weights, gradients, layers, blocks, norm, inner, outer, scale, l1_scale, sample):
-        """Add `scale * penalty' + l1_scale * sign` to the gradients; return the term's value.
+    def walk(weights, gradients, layers, blocks, norm, inner, outer, scale, l1_scale, sample, adds):
+        """Add `scale * penalty' + l1_scale * sign` to the gradients if `adds`; return the term's value.
 
-        Rows and columns are kernels and groups, ordered so that the columns lie closest in memory.
+        Without `adds`, the value is NaN where only `serve_extreme` would give it. Rows and columns are
+        kernels and groups, ordered so that the columns lie closest in memory.
         """
         values = np.zeros(len(blocks) + 0 * mark)
         for b in prange(len(blocks)):
@@ -189,13 +190,25 @@ def _walk_of(mark: int) -> Callable:
             if sample.itemsize == 4 and is_extreme(
                 norms, norm, scale, weights[layer], start, stride, elements, sample
             ):
-                values[b] = serve_extreme(
-                    weights[layer], gradients[layer], start, stride, (rows, columns, elements), groups,
-                    by_kernel, norm, inner, outer, scale, l1_scale, sample,
-                )  # fmt: skip
+                values[b] = np.nan
+                if adds:
+                    values[b] = serve_extreme(
+                        weights[layer], gradients[layer], start, stride, (rows, columns, elements), groups,
+                        by_kernel, norm, inner, outer, scale, l1_scale, sample,
+                    )  # fmt: skip
                 continue
             raise_to(sums, outer, slopes)
             values[b] = scale * slopes.sum()
+            if not adds:
+                total = 0.0
+                for row in range(rows if l1_scale != 0 else 0):
+                    if norm != 1:
+                        weight = row_of(weights[layer], start + row * stride, columns, elements, sample)
+                        row_norms(weight, 1, norms[row], ahead)
+                    for column in range(columns):
+                        total += norms[row, column]
+                values[b] += l1_scale * total
+                continue
             raise_to(sums, outer - 1, slopes)
             slopes *= scale * outer * inner
             total = 0.0
@@ -254,9 +267,34 @@ def fused_gradient_(
     >>> gradient
     tensor([[ 1., -2.]])
     """
+    return _walked(penalty, work, addresses_of(gradients), strength, l1_strength, True)
+
+
+def fused_value(penalty: Penalty, work: CompiledWork, strength: float, l1_strength: float = 0.0) -> Tensor:
+    """The value that `fused_gradient_` returns, in half of its time.
+
+    >>> work = compiled_work([torch.tensor([[1., -2.]])], [Layout()], "feature")
+    >>> fused_value(Penalty("es"), work, 0.5)
+    tensor(2.5000)
+    """
+    value = _walked(penalty, work, work.addresses, strength, l1_strength, False)
+    if not value.isnan():
+        return value
+    thrown_away = [*map(torch.zeros_like, work.weights)]
+    return fused_gradient_(penalty, work, thrown_away, strength, l1_strength)
+
+
+def _walked(
+    penalty: Penalty,
+    work: CompiledWork,
+    gradients: np.ndarray,
+    strength: float,
+    l1_strength: float,
+    adds: bool,
+) -> Tensor:
     spec = penalty.spec
     value = _compiled_walk(work.several_threads(_PARALLEL_FROM))(
-        work.addresses, addresses_of(gradients), work.layers, work.blocks,
-        spec.norm, spec.inner, spec.outer, strength, l1_strength, work.sample,
+        work.addresses, gradients, work.layers, work.blocks,
+        spec.norm, spec.inner, spec.outer, strength, l1_strength, work.sample, adds,
     )  # fmt: skip
     return torch.scalar_tensor(value, dtype=work.weights[0].dtype)  # a third of the time of torch.tensor
