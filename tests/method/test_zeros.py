@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -56,6 +57,19 @@ def test_an_empty_layer_counts_as_empty_at_every_tolerance():
     layer = layer_with(torch.zeros(2, 2, 1))
     for tolerance, relative in [(0.0, False), (1e-3, False), (1e-3, True)]:
         assert sparsity(layer, tolerance, relative).below_tolerance == 1.0
+
+
+def test_a_report_is_a_record_that_nothing_changes_afterwards():
+    report = sparsity(layer_with([[[1.0]]]))
+    for record, name in ((report, "tolerance"), (report.layers[0], "weights")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, name, 7)
+
+
+def test_only_what_was_not_zero_before_counts_as_changed():
+    layer = layer_with([[[3, 0], [1e-4, -1e-5]]])
+    assert zero_below_(layer) == 2
+    assert zero_below_(layer) == 0
 
 
 @pytest.mark.parametrize("relative", [False, True])
