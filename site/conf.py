@@ -81,11 +81,16 @@ def _formulas_as_they_stand(app, what, name, obj, options, lines: list[str]) -> 
 
 
 def _answering(app: Sphinx, docname: str, source: list[str]) -> None:
-    """A notebook's live figures, committed as a still picture and a state, get their modules back."""
+    """A notebook's live figures, committed as a still picture and a state, get their modules back.
+
+    Pictures get the alt text of their cell, where MyST-NB looks for it.
+    """
     if not str(app.env.doc2path(docname)).endswith(".ipynb"):
         return
     notebook = nbformat.reads(source[0], as_version=4)
     for number, cell in enumerate(notebook.cells):
+        if "alt" in cell.metadata:
+            cell.metadata["mystnb"] = {"image": {"alt": cell.metadata["alt"]}}
         for output in cell.get("outputs", []):
             figure = output.get("data", {}).get(LIVE_FIGURE)
             if figure:

@@ -27,12 +27,14 @@ def answer_figure(
     accuracy: str = "validation accuracy after zeroing",
     floor: float = 0.8,
     label: str = "",
+    dense: pd.DataFrame | None = None,
 ) -> Figure:
     """One question, one panel, at most three lines, the answer as its title.
 
     `lines` maps a label to the runs of one method; each point is an `amount`, a mean over seeds with its
     95 % interval, joined in order of amount. `column` is a share in 0..1 and `label` what the axis calls it.
-    Accuracies below `floor` are cut off. Raises `ValueError` for more than three lines: ask one question.
+    Accuracies below `floor` are cut off. The mean of the runs `dense` is a
+    dotted line. Raises `ValueError` for more than three lines: ask one question.
 
     >>> runs = pd.DataFrame({"amount": [1, 1], "sparse": [0.5, 0.5], "right": [0.9, 1.0]})
     >>> figure = answer_figure({"l1": runs}, "sparse", "Half is sparse", accuracy="right", floor=0.5)
@@ -42,6 +44,9 @@ def answer_figure(
     if len(lines) > MOST_LINES:
         raise ValueError(f"{len(lines)} lines are too many for one question: give at most {MOST_LINES}")
     figure, axes = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
+    if dense is not None:
+        axes.axhline(100 * dense[accuracy].mean(), color="black", linewidth=0.9, linestyle=":")
+        axes.text(104, 100 * dense[accuracy].mean(), "dense ", ha="right", va="bottom", fontsize="small")
     ends: dict[str, float] = {}
     for number, (name, rows) in enumerate(lines.items()):
         groups = rows.groupby("amount")

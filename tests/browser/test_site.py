@@ -77,6 +77,19 @@ def test_no_page_is_heavy(page, address, site):
         assert size < LARGEST_PAGE, (name, size)
 
 
+def test_every_picture_is_told_in_words(browser: Browser, site: Path):
+    """Not by its file's name, which Sphinx writes where a notebook's cell has its text elsewhere."""
+    page = browser.new_page(java_script_enabled=False)
+    told: dict[str, str | None] = {}
+    for name in pages_of(site):
+        page.goto(f"{site.as_uri()}/{name}")
+        for picture in page.locator("article img").all():
+            told[f"{name}: {(picture.get_attribute('src') or '')[:60]}"] = picture.get_attribute("alt")
+    page.close()
+    assert len(told) > 40
+    assert not {place: alt for place, alt in told.items() if " " not in (alt or "")}
+
+
 def test_the_front_page_trains_at_once_with_the_network_cut(page, address):
     page.set_viewport_size({"width": 1280, "height": 720})
     page.goto(f"{address}/index.html", wait_until="networkidle")  # a page icon may come last
