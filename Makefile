@@ -71,7 +71,7 @@ timings: $(VENV)/installed  ## measure each notebook and write the figure into i
 site: setup  ## build the series as a static site into build/site; it needs no network
 	@$(PY) -m hgsr_lite site $(ARGS)
 
-bench: $(VENV)/installed  ## time the penalties and the training, side by side
+bench: setup  ## time penalties, training, dead kernels and live figures, side by side
 	@$(PY) -m hgsr_lite bench $(ARGS)
 
 study: $(VENV)/installed-for-studies  ## make the runs of STUDY=studies/NAME.toml that are missing

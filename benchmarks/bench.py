@@ -1,15 +1,16 @@
-"""Time the penalty, its proximal step, a training step, the input pipeline and dead kernels, side by side.
+"""Time penalties, proximal steps, training, the input pipeline, dead kernels and live figures, side by side.
 
     python -m hgsr_lite bench [--quick]
 
 Every comparison is interleaved: one round times each variant once, rounds repeat, medians are compared.
-Prints a table and writes `benchmarks/results/<device>/` (JSON, a plot, and what `skipping` writes). README.md
-beside this file says what is measured against what, and why that is fair.
+Prints a table and writes `benchmarks/results/<device>/` (JSON, a plot, and what `skipping` and `live` write).
+README.md beside this file says what is measured against what, and why that is fair.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -122,9 +123,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     (options.out / "bench.json").write_text(json.dumps(record, indent=1) + "\n")
     plot_sizes(table, options.out / "size.png")
-    if DEVICE.type == "cpu":  # dead kernels are skipped there only
-        return skipping.main(["--out", str(options.out), *(["--quick"] if options.quick else [])])
+    if DEVICE.type == "cpu":  # dead kernels are skipped there only, and the figures need no GPU
+        same = ["--out", str(options.out), *(["--quick"] if options.quick else [])]
+        skipping.main(same)
+        _time_figures(same)
     return 0
+
+
+def _time_figures(arguments: Sequence[str]) -> None:
+    """Where there is a browser and what drives it: readers who only run notebooks have neither."""
+    if importlib.util.find_spec("playwright") is None:
+        print("no live figure was timed: pip install -r requirements-dev.txt")
+        return
+    from benchmarks import live
+
+    live.main(arguments)
 
 
 if __name__ == "__main__":

@@ -225,7 +225,10 @@ _TOOLS = {
         "what trains or claims a figure, under four kinds of arithmetic",
         ["-m", "tests.lanes.arithmetic"],
     ),
-    "bench": ("time the penalties and the training, side by side", ["-m", "benchmarks.bench"]),
+    "bench": (
+        "time penalties, training, dead kernels and live figures, side by side",
+        ["-m", "benchmarks.bench"],
+    ),
 }
 """Name -> purpose, and what Python is called with, one tool after the other."""
 _COMMANDS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from benchmarks.skipping import network_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.mark.slow
@@ -52,6 +54,10 @@ def test_the_quick_benchmark_fills_its_table_and_its_variants_agree(tmp_path):
         assert skipped["what"].value_counts().to_dict() == {"network": 3, "layer": 2}
         assert (skipped[["dense ms", "living ms", "times as fast", "limit"]] > 0).all(axis=None)
         assert (tmp_path / "skipping.png").stat().st_size > 5000
+        if CHROMIUM:
+            figures = pd.read_csv(tmp_path / "live.csv").set_index("figure")
+            assert list(figures.index) == ["norms", "penalties", "trainer"]
+            assert (figures.filter(like="ms, ").iloc[:2] > 0).all(axis=None)
 
 
 def test_what_is_said_of_dead_kernels_is_the_tables():
