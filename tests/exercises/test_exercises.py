@@ -118,9 +118,26 @@ def test_a_wrong_answer_that_a_reader_might_write_gets_the_hint_that_fits(check)
     assert hint.lower() in said.lower()
 
 
+def gl12_over(roots):
+    """`gl12`, feature-wise, from a function of the channels' l1 norms."""
+    return lambda weight: roots(weight.abs().transpose(0, 1).flatten(1).sum(1)).sum()
+
+
 def test_a_root_that_is_nearly_zero_at_zero_is_not_right():
-    for tiny in (1e-16, 1e-20, 1e-24, 1e-30):
-        assert not verdict("check_safe_root", lambda x, tiny=tiny: x.clamp(min=tiny).sqrt())[0]
+    for tiny in (1e-12, 1e-16, 1e-20, 1e-24, 1e-30):
+        for nearly in (lambda s, tiny=tiny: s.clamp(min=tiny), lambda s, tiny=tiny: s + tiny):
+            answer = gl12_over(lambda s, nearly=nearly: nearly(s).sqrt())
+            assert not verdict("check_safe_gl12", answer)[0]
+
+
+def test_a_loop_that_passes_over_empty_channels_is_a_safe_penalty():
+    def loop(weight):
+        sums = [weight[:, i].abs().sum() for i in range(weight.shape[1])]
+        return sum(total.sqrt() for total in sums if total > 0)
+
+    assert verdict("check_safe_gl12", loop)[0]
+    assert verdict("check_safe_gl12", lambda weight: loop(weight) + torch.zeros(()))[0]
+    assert "no gradient" in verdict("check_safe_gl12", lambda weight: loop(weight.detach()))[1]
 
 
 def test_checking_leaves_the_readers_random_numbers_alone():

@@ -12,8 +12,8 @@ from hgsr_lite.series.checks.foundations import (
 from hgsr_lite.series.checks.hierarchy import (
     check_kernel_force,
     check_measured_degree,
+    check_row_from_values,
     check_sees_kernels,
-    check_squared_group_lasso,
 )
 from hgsr_lite.series.checks.living import check_living_convolution
 from hgsr_lite.series.checks.norms import (
@@ -26,15 +26,15 @@ from hgsr_lite.series.checks.scale import (
     check_empty_layers,
     check_on_the_front,
     check_one_step,
-    check_smallest_good,
+    check_smallest_sure,
     check_steps_to_zero,
 )
 from hgsr_lite.series.checks.smaller import (
     check_constant_behind,
     check_deadly_step,
+    check_emptying_steps,
     check_folded_bias,
     check_proximal_strength,
-    check_shrink_group,
     check_shrink_kernels,
 )
 from hgsr_lite.series.checks.training import (
@@ -47,7 +47,7 @@ from hgsr_lite.series.checks.training import (
 from hgsr_lite.series.checks.zero import (
     check_group_stays_zero,
     check_rebound_radius,
-    check_safe_root,
+    check_safe_gl12,
     check_small_share,
 )
 
@@ -59,6 +59,7 @@ __all__ = [
     "check_deadly_step",
     "check_drop_ignored_inputs",
     "check_empty_layers",
+    "check_emptying_steps",
     "check_exclusive_sparsity",
     "check_feature_sums",
     "check_folded_bias",
@@ -75,14 +76,13 @@ __all__ = [
     "check_precision_and_recall",
     "check_proximal_strength",
     "check_rebound_radius",
-    "check_safe_root",
+    "check_row_from_values",
+    "check_safe_gl12",
     "check_sees_kernels",
     "check_share_below",
-    "check_shrink_group",
     "check_shrink_kernels",
     "check_small_share",
-    "check_smallest_good",
-    "check_squared_group_lasso",
+    "check_smallest_sure",
     "check_steps_to_zero",
     "check_to_unit_ball",
     "check_zero_small",

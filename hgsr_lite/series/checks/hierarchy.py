@@ -1,4 +1,4 @@
-"""Checks for the hierarchical penalties, notebook 03 and appendix A: value, degree, force."""
+"""Checks for the hierarchical penalties, notebook 03 and appendix A: degree, force, a row from values."""
 
 from __future__ import annotations
 
@@ -61,30 +61,47 @@ def check_sees_kernels() -> Exercise:
 
 
 @exercise
-def check_squared_group_lasso() -> Exercise:
-    """A.2: `answer(weight)` is the hierarchical squared group lasso, neuron-wise."""
+def check_row_from_values() -> Exercise:
+    """A.2: `answer(penalty)` is the row (norm, inner, outer) of an unknown one of the nine, feature-wise."""
+
+    def four_values(penalty: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        """The exponents of 2 by which P grows: kernel doubled, two in a group, (1, 1), two in two groups."""
+        kernel = torch.tensor([[[1.0, 0.0]]], dtype=torch.float64)
+        weights = (2 * kernel, kernel.expand(2, 1, 2), torch.ones_like(kernel), kernel.expand(1, 2, 2))
+        return tuple(penalty(weight).log2() for weight in weights)
+
+    def row(rule: Callable[..., tuple]) -> Callable:
+        return lambda penalty: rule(*four_values(penalty))
+
+    def without_logarithm(degree: Tensor, two: Tensor, ones: Tensor, apart: Tensor) -> tuple:
+        return 2 ** (degree - ones), 2 ** (degree - two), 2**two
+
     mistakes = {
-        "You summed over the output channels, which is feature-wise. A neuron-wise group holds the kernels "
-        "that make one output channel.": lambda w: l2_norms(w).sum(0).square().sum(),
-        "Your kernels are measured with the l1 norm, as in exclusive sparsity. The group lasso takes the "
-        "Euclidean norm.": lambda w: _l1_norms(w).sum(1).square().sum(),
-        "A kernel's norm is left squared: take its root before you add up the group.": lambda w: (
-            l2_norms(w).square().sum(1).square().sum()
+        "P then doubles for every penalty: put the two kernels in one group, that is in one column.": row(
+            lambda degree, two, ones, apart: (degree / ones, degree / apart, apart)
         ),
-        "Your group is a bag of weights. First one norm a kernel, then the sum over the kernels.": lambda w: (
-            w.flatten(1).square().sum()
+        "Doubling weights gives 2^(pq); doubling kernels gives 2^q.": row(
+            lambda degree, two, ones, apart: (degree / ones, degree / degree, degree)
         ),
-        "The sum over a group's kernels has not been squared.": lambda w: l2_norms(w).sum(),
-        "You squared the sum of all groups: square each group, then add them.": lambda w: (
-            l2_norms(w).sum().square()
+        "Your inner exponent is the degree, p q: divide it by q.": row(
+            lambda degree, two, ones, apart: (degree / ones, degree, two)
         ),
-        "That is the square-rooted one: here the outer function is the square.": lambda w: (
-            l2_norms(w).sum(1).sqrt().sum()
+        "The norm 2^(1/r) of the kernel (1, 1) is raised to the degree: divide by it.": row(
+            lambda degree, two, ones, apart: (1 / ones, degree / two, two)
         ),
-        "You returned one number a group: add them up.": lambda w: l2_norms(w).sum(1).square(),
+        "Your norm is upside down: the kernel (1, 1) has the norm 2^(1/r), not 2^r.": row(
+            lambda degree, two, ones, apart: (ones / degree, degree / two, two)
+        ),
+        "Those are ratios of values, powers of 2. The exponents are their logarithms to the base 2.": row(
+            without_logarithm
+        ),
+        "Right numbers in another order: return (norm, inner, outer).": row(
+            lambda degree, two, ones, apart: (degree / two, two, degree / ones)
+        ),
     }
-    cases = [(random_weight(3, 2, 4),), (random_weight(2, 5, 3, 3),)]
-    return Exercise(Penalty("hsq_gl", "neuron").value, cases, mistakes)
+    cases = [(Penalty(key).value,) for key in PENALTIES if key not in ("l1", "l2")]
+    right = row(lambda degree, two, ones, apart: (degree / ones, degree / two, two))
+    return Exercise(right, cases, mistakes, tolerance=1e-4)
 
 
 @exercise

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from scipy.stats import t as student
 from torch import Tensor, nn
 
 from hgsr_lite.groups import Layout
@@ -147,67 +148,143 @@ def check_empty_layers() -> Exercise:
     return Exercise(right, [(_half_dead(), 1e-3), (_half_dead(), 0.2)], mistakes, seen_as=_with_names_joined)
 
 
-@exercise
-def check_smallest_good() -> Exercise:
-    """10.1: `answer(parameters, accuracy, least)` is the number of the run to ship."""
+def _seeds_case(settings: int, seeds: int, seed: int) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Parameters, accuracies, dense accuracies: a seed moves all networks alike, and each a bit alone."""
+    generator = torch.Generator().manual_seed(seed)
+    shared, below = (torch.rand(size, generator=generator) for size in (seeds, settings))
+    alone = torch.randn(settings, seeds, generator=generator)
+    dense = 0.95 + 0.04 * shared.double()
+    parameters = 1000.0 * (1 + torch.randperm(settings, generator=generator))
+    return parameters, dense - 0.02 * below[:, None] + 0.004 * alone, dense, 0.01
 
-    def pick(parameters: Tensor, good: Tensor) -> Tensor:
-        return torch.where(good, parameters, torch.inf).argmin()
+
+@exercise
+def check_smallest_sure() -> Exercise:
+    """10.1: `answer(parameters, accuracy, dense, allowed)`, a place in the list, or -1.
+
+    The smallest network whose paired interval of accuracy minus dense lies at `-allowed` or above.
+    """
+
+    def pick(parameters: Tensor, good: Tensor, nothing: int = -1) -> int:
+        return int(torch.where(good, parameters, torch.inf).argmin()) if bool(good.any()) else nothing
+
+    def half_width(values: Tensor, level: float = 0.975, correction: int = 1, power: float = 0.5) -> Tensor:
+        seeds = values.shape[-1]
+        return float(student.ppf(level, seeds - 1)) * values.std(-1, correction=correction) / seeds**power
+
+    def low(accuracy: Tensor, dense: Tensor, **options: float) -> Tensor:
+        return (accuracy - dense).mean(1) - half_width(accuracy - dense, **options)
+
+    def if_low(**options: float) -> Answer:
+        return lambda p, a, dense, allowed: pick(p, low(a, dense, **options) >= -allowed)
+
+    def normal(p: Tensor, a: Tensor, dense: Tensor, allowed: float) -> int:
+        d = a - dense
+        return pick(p, d.mean(1) - 1.96 * d.std(1) / d.shape[1] ** 0.5 >= -allowed)
+
+    def apart(p: Tensor, a: Tensor, dense: Tensor, allowed: float) -> int:
+        both = (half_width(a).square() + half_width(dense).square()).sqrt()
+        return pick(p, a.mean(1) - dense.mean() - both >= -allowed)
+
+    def among_the_good(p: Tensor, a: Tensor, dense: Tensor, allowed: float) -> int:
+        good = low(a, dense) >= -allowed
+        return int(p[good].argmin()) if bool(good.any()) else -1
 
     mistakes = {
-        "That is the smallest network, whatever its accuracy.": lambda p, a, least: p.argmin(),
-        "That is the most accurate network, whatever its size.": lambda p, a, least: a.argmax(),
-        "A run of exactly the least accuracy is good enough.": lambda p, a, least: pick(p, a > least),
-        "That counts among the good runs only: give the place in the whole list.": lambda p, a, least: p[
-            a >= least
-        ].argmin(),
-        "That is the largest of the good networks.": lambda p, a, least: torch.where(
-            a >= least, p, -1
-        ).argmax(),
-        "That is the number of its parameters, not its place in the list.": lambda p, a, least: p[
-            a >= least
-        ].min(),
+        "The mean is good enough, its interval is not: look at the lower end.": lambda p, a, dense, allowed: (
+            pick(p, (a - dense).mean(1) >= -allowed)
+        ),
+        "You asked whether it may be good, by the upper end; ask whether it surely is.": (
+            lambda p, a, dense, allowed: pick(p, (a - dense).mean(1) + half_width(a - dense) >= -allowed)
+        ),
+        "Subtract dense seed by seed first: your interval is that of the accuracy, not of the difference.": (
+            lambda p, a, dense, allowed: pick(p, a.mean(1) - half_width(a) >= dense.mean() - allowed)
+        ),
+        "You joined two spreads. Subtract dense seed by seed first: what a seed does to both goes away.": (
+            apart
+        ),
+        "1.96 is right for many seeds: for a few, the factor is Student's t.": normal,
+        "That is the spread of single runs: the mean of n seeds varies less, by the root of n.": if_low(
+            power=0.0
+        ),
+        "Your deviation divides by n; the mean came from the same values, so divide by n - 1.": if_low(
+            correction=0
+        ),
+        "That is a 90 % interval: the 5 % left over lie at both ends, 2.5 % at each.": if_low(level=0.95),
+        "The worst seed is not the lower end of the interval.": lambda p, a, dense, allowed: pick(
+            p, (a - dense).amin(1) >= -allowed
+        ),
+        "An interval that begins exactly at the limit is good enough: use >=.": lambda p, a, dense, allowed: (
+            pick(p, low(a, dense) > -allowed)
+        ),
+        "Your number counts among the good ones only: give the place in the whole list.": among_the_good,
+        "Where none is surely good enough, return -1.": lambda p, a, dense, allowed: pick(
+            p, low(a, dense) >= -allowed, nothing=0
+        ),
+        "That is the largest of the good networks.": lambda p, a, dense, allowed: pick(
+            -p, low(a, dense) >= -allowed
+        ),
+        "That is the smallest network, whatever its accuracy.": lambda p, a, dense, allowed: int(p.argmin()),
     }
-    cases = [
-        (torch.tensor([500.0, 100.0, 300.0, 200.0]), torch.tensor([0.98, 0.5, 0.96, 0.9]), 0.95),
-        (torch.tensor([50.0, 900.0, 400.0, 700.0]), torch.tensor([0.25, 0.75, 0.5, 1.0]), 0.5),
-        (torch.tensor([10.0, 90.0, 40.0]), torch.tensor([0.2, 0.9, 0.8]), 0.85),
-    ]
-    return Exercise(lambda p, a, least: pick(p, a >= least), cases, mistakes)
+    # Binary fractions, all seeds alike: an interval begins exactly at the limit. Then none is good enough.
+    dense = torch.tensor([0.875, 0.75, 0.9375], dtype=torch.float64)
+    below = torch.tensor([[0.25], [0.0625], [0.0]], dtype=torch.float64)
+    sizes = torch.tensor([100.0, 200.0, 300.0])
+    cases = [(sizes, dense - below, dense, 0.0625), (sizes, dense - below - 0.5, dense, 0.0625)]
+    cases += [_seeds_case(4 + n % 3, 3 + n % 4, seed=n) for n in range(40)]
+    return Exercise(if_low(), cases, mistakes)
 
 
 @exercise
 def check_on_the_front() -> Exercise:
-    """10.2: `answer(accuracy, sparsity)` says of each run whether no other run beats it."""
+    """10.2: `answer(figures)`, (runs, figures), says of each run whether no other run beats it."""
 
-    def front(a: Tensor, s: Tensor) -> Tensor:
-        no_worse = (a[None] >= a[:, None]) & (s[None] >= s[:, None])
-        better = (a[None] > a[:, None]) | (s[None] > s[:, None])
-        return ~(no_worse & better).any(1)
+    def judged(rule: Answer) -> Answer:
+        """The rule on all pairs: the run in the row is judged by the one in the column."""
+        return lambda figures: ~rule(figures[None], figures[:, None]).any(1)
 
+    def beats(a: Tensor, b: Tensor) -> Tensor:
+        return (a >= b).all(-1) & (a > b).any(-1)
+
+    def without_twins(figures: Tensor) -> Tensor:
+        same = (figures[None] == figures[:, None]).all(-1)
+        return right(figures) & ~same.tril(-1).any(1)
+
+    right = judged(beats)
     mistakes = {
-        "A run can be on the front without the best accuracy: by being sparser.": lambda a, s: a == a.max(),
-        "A run can be on the front without the highest sparsity: by being more accurate.": lambda a, s: (
-            s == s.max()
+        "To beat a run, being better in one figure is not enough: no worse in *all* figures.": judged(
+            lambda a, b: (a > b).any(-1)
         ),
-        "There is more on the front than the two ends.": lambda a, s: (a == a.max()) | (s == s.max()),
-        "A run is also beaten by one that is equal in one figure and better in the other.": lambda a, s: (
-            ~((a[None] > a[:, None]) & (s[None] > s[:, None])).any(1)
+        "A run is also beaten by one that is equal in some figures and better in another.": judged(
+            lambda a, b: (a > b).all(-1)
         ),
-        "As written, a run beats itself: being as good in both figures is not enough.": lambda a, s: (
-            ~((a[None] >= a[:, None]) & (s[None] >= s[:, None])).any(1)
+        "As written, a run beats itself: being as good in all figures is not enough.": judged(
+            lambda a, b: (a >= b).all(-1)
         ),
-        "Those are the runs that are beaten: turn it round.": lambda a, s: ~front(a, s),
-        "To beat a run, being better in one figure is not enough: no worse in the other.": (
-            lambda a, s: ~((a[None] > a[:, None]) | (s[None] > s[:, None])).any(1)
+        "Those are the beaten ones: turn it round.": lambda figures: ~right(figures),
+        "Those are the runs that beat no other: wanted are those that no other beats.": judged(
+            lambda a, b: beats(b, a)
         ),
+        "You looked at the first two figures only; there may be any number.": lambda figures: right(
+            figures[:, :2]
+        ),
+        "A run can be on the front without being the best in any figure.": lambda figures: (
+            figures == figures.amax(0)
+        ).any(1),
+        "Equal runs do not beat each other: all of them stay.": without_twins,
     }
     cases = [
-        (torch.tensor([0.99, 0.98, 0.90, 0.97, 0.98]), torch.tensor([0.0, 0.5, 0.9, 0.4, 0.3])),
-        (torch.tensor([0.5, 0.5, 0.4, 0.6]), torch.tensor([0.2, 0.2, 0.2, 0.1])),
-        (torch.tensor([0.9]), torch.tensor([0.1])),
+        (torch.tensor([[0.99, 0.0], [0.98, 0.5], [0.90, 0.9], [0.97, 0.4], [0.98, 0.3]]),),
+        (torch.tensor([[0.5, 0.2], [0.5, 0.2], [0.4, 0.2], [0.6, 0.1]]),),
+        (
+            torch.tensor(
+                [[3.0, 1.0, 2.0], [3.0, 1.0, 1.0], [1.0, 1.0, 5.0], [2.0, 2.0, 2.0], [2.0, 1.0, 4.0]]
+            ),
+        ),
+        (torch.tensor([[0.5], [0.75], [0.25], [0.75]]),),
+        (torch.tensor([[0.9, 0.1, 0.3, -2.0]]),),
     ]
-    return Exercise(front, cases, mistakes)
+    return Exercise(right, cases, mistakes)
 
 
 @exercise

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from hgsr_lite.groups import kernel_norms
-from hgsr_lite.penalties import Penalty
 from hgsr_lite.series.checks.engine import Answer, Exercise, exercise
 
 
@@ -128,41 +127,43 @@ def check_deadly_step() -> Exercise:
 
 
 @exercise
-def check_shrink_group() -> Exercise:
-    """B.2: `shrink_group(kernels, step)`, the `hsq_gl` prox of one group, (kernels, elements)."""
+def check_emptying_steps() -> Exercise:
+    """B.2: `emptying_steps(norms)`, from which step on `hsq_gl` empties each kernel of one group."""
 
-    def by(key: str) -> Answer:
-        return lambda kernels, step: Penalty(key, "neuron").prox(kernels[None], step)[0]
+    def differences(norms: Tensor) -> Tensor:
+        """How much larger kernel i (column) is than kernel k (row)."""
+        return norms[None] - norms[:, None]
 
-    def thresholded_weights(kernels: Tensor, step: float) -> Tensor:
-        norms = kernels.norm(dim=1)
-        threshold = norms - Penalty("es", "neuron").prox(norms[None, :, None], step).flatten()
-        return kernels.sign() * (kernels.abs() - threshold[norms.argmax()]).clamp(min=0)
+    def right(norms: Tensor) -> Tensor:
+        return norms / (2 * differences(norms).clamp(min=0).sum(1))
 
-    def all_counted(kernels: Tensor, step: float) -> Tensor:
-        norms = kernels.norm(dim=1, keepdim=True)
-        threshold = 2 * step * norms.sum() / (1 + 2 * step * len(norms))
-        return torch.where(norms > threshold, kernels * (1 - threshold / norms), 0.0)
-
-    def unguarded(kernels: Tensor, step: float) -> Tensor:
-        norms = kernels.norm(dim=1)
-        return kernels * (Penalty("es", "neuron").prox(norms[None, :, None], step).flatten() / norms)[:, None]
+    def by_all(norms: Tensor) -> Tensor:
+        return norms / (2 * differences(norms).sum(1))
 
     mistakes = {
-        "That is `es`: you thresholded single weights. Take the kernels' l2 norms first.": by("es"),
-        "The threshold is right, but you took it off each weight; take it off each kernel's norm.": (
-            thresholded_weights
+        "The survivors have shrunk too: A is what is left of them, S_m - m tau.": lambda n: (
+            n / (2 * (n * (differences(n) > 0)).sum(1))
         ),
-        "That is the group lasso, one length for the whole group; here each kernel has a length.": by("gl"),
-        "You let all kernels count, m = K. Try every m of the sorted norms, take the largest.": all_counted,
-        "The step is halved: the derivative of the square brings a factor 2.": (
-            lambda kernels, step: by("hsq_gl")(kernels, step / 2)
+        "The square's derivative brings a 2: tau = 2 t A.": lambda n: 2 * right(n),
+        "You counted all kernels. The smaller ones are gone by then.": lambda n: torch.where(
+            n == n.max(), torch.inf, by_all(n)
         ),
-        "NaN at a zero kernel: its norm is divided by itself. Choose its factor with torch.where.": unguarded,
+        "No step is negative. You counted all kernels, but the smaller ones are gone by then.": by_all,
+        "You added up the smaller kernels. They are gone by then: the larger ones press.": lambda n: (
+            n / (2 * (-differences(n)).clamp(min=0).sum(1))
+        ),
+        "You let one larger kernel press, the largest: all that are larger do.": lambda n: (
+            n / (2 * (n.max() - n))
+        ),
+        "The largest kernel is not empty at once: no step empties it, return infinity.": lambda n: (
+            torch.where(n == n.max(), 0.0, right(n))
+        ),
+        "Upside down: a smaller norm goes at a smaller step.": lambda n: 1 / right(n),
     }
-    sizes = torch.tensor([[3.0], [0.0], [0.1], [1.0]])
-    cases = [(_random(4, 9, seed=3) * sizes, 0.2), (_random(3, 4, seed=4), 0.5), (_random(5, 1, seed=5), 0.1)]
-    return Exercise(by("hsq_gl"), cases, mistakes, tolerance=1e-4)
+    cases = [
+        (torch.tensor(norms),) for norms in ([5.0, 1.0, 3.0, 0.5], [2.0, 2.0, 1.0], [0.25, 4.0, 0.25], [7.0])
+    ]
+    return Exercise(right, cases, mistakes)
 
 
 @exercise

@@ -1,4 +1,4 @@
-"""Checks for what happens at zero, notebook 04: safe roots, tolerances, rebounds, subgradients."""
+"""Checks for what happens at zero, notebook 04: a safe penalty, tolerances, rebounds, subgradients."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ from hgsr_lite.series.checks.hierarchy import l2_norms, random_weight
 
 
 def _with_gradient(function: Answer) -> Answer:
-    """The function with the gradient of its sum beside its value; what is no tensor is left alone."""
+    """The function with the gradient of its sum beside its value; what is no number is left alone.
+
+    A value of 0 that hangs on nothing, as a loop over no living channel returns it, has the gradient 0.
+    """
     if not callable(function):
         return function
 
     def probe(x: Tensor) -> Any:
         x.requires_grad_()
         value = function(x)
+        if isinstance(value, int | float) and value == 0:
+            value = torch.zeros((), dtype=x.dtype)
         if not isinstance(value, Tensor):
             return value
+        if not value.requires_grad and bool((value == 0).all()):
+            return value, torch.zeros_like(x)
         if not value.requires_grad:
             raise ValueError("the result has no gradient: build it from torch operations on x")
         return value, *torch.autograd.grad(value.sum(), x)
@@ -32,33 +39,63 @@ def _with_gradient(function: Answer) -> Answer:
 
 
 @exercise
-def check_safe_root() -> Exercise:
-    """4.1: `answer(x)` is the square root, with value 0 and gradient 0 at 0."""
+def check_safe_gl12() -> Exercise:
+    """4.1: `answer(weight)` is `gl12`, feature-wise, and autograd's gradient at an empty channel is 0."""
 
-    def root(x: Tensor) -> Tensor:
-        return torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), 0.0)
+    def channel_sums(w: Tensor) -> Tensor:
+        return w.abs().transpose(0, 1).flatten(1).sum(1)
+
+    def roots(sums: Tensor) -> Tensor:
+        return torch.where(sums > 0, torch.where(sums > 0, sums, 1.0).sqrt(), 0.0)
+
+    def no_zero_weight(w: Tensor) -> Tensor:
+        return torch.where(w != 0, w.abs(), 1.0)
 
     mistakes = {
-        "The values are right, but the gradient at zero is infinite: 1 / (2 sqrt(0)).": torch.sqrt,
-        "One torch.where picks the value, but backward still asks the root for its slope at 0 and multiplies "
-        "that infinity by 0: NaN. Never let the root see a zero.": lambda x: torch.where(
-            x > 0, x.sqrt(), 0.0
+        "An empty channel's gradient is NaN: infinity times zero. One torch.where around the root does not "
+        "end it, for backward still visits the root at 0: never let the root see a zero.": lambda w: (
+            channel_sums(w).sqrt().sum()
         ),
+        "A zero weight in a living channel is harmless; you made it 1. Guard the channel's sum.": lambda w: (
+            torch.where(channel_sums(w) > 0, channel_sums(no_zero_weight(w)).sqrt(), 0.0).sum()
+        ),
+        "You made every zero weight 1, and that stayed. Guard the channel's sum, and throw the harmless "
+        "result away.": lambda w: channel_sums(no_zero_weight(w)).sqrt().sum(),
+        "An empty channel is worth 1 now: the outer torch.where must throw the harmless result away.": (
+            lambda w: torch.where(channel_sums(w) > 0, channel_sums(w), 1.0).sqrt().sum()
+        ),
+        "You summed over the input channels, which is neuron-wise. A feature-wise group holds the kernels "
+        "that read one input channel.": lambda w: roots(w.abs().flatten(1).sum(1)).sum(),
+        "You took the root of every kernel: add up a channel's kernels first.": lambda w: roots(
+            w.abs().flatten(2).sum(2)
+        ).sum(),
+        "You took the root of every weight: add up a channel's weights first.": lambda w: roots(
+            w.abs()
+        ).sum(),
+        "You took one root of the whole layer: each channel has its own.": lambda w: roots(w.abs().sum()),
+        "That is the group lasso: under the root of `gl12` stand absolute values, not squares.": lambda w: (
+            roots(channel_sums(w.square())).sum()
+        ),
+        "You returned one number a channel: add them up.": lambda w: roots(channel_sums(w)),
     }
     for tiny in (10.0**-exponent for exponent in range(4, 17)):
-        mistakes |= {
-            f"With {tiny:g} added under it, this is no longer the root of zero.": functools.partial(
-                lambda x, tiny: (x + tiny).sqrt(), tiny=tiny
-            ),
-            f"Clamped at {tiny:g}, this is no longer the root of zero.": functools.partial(
-                lambda x, tiny: x.clamp(min=tiny).sqrt(), tiny=tiny
-            ),
-        }
-    cases = [
-        (torch.tensor([4.0, 0.0, 9.0], dtype=torch.float64),),
-        (torch.tensor([[0.0, 1e-6], [0.25, 0.0]], dtype=torch.float64),),
-    ]
-    return Exercise(root, cases, mistakes, seen_as=_with_gradient, exact_zeros=True)
+        mistakes[f"With {tiny:g} under the root, an empty channel is worth more than 0."] = functools.partial(
+            lambda w, tiny: (channel_sums(w) + tiny).sqrt().sum(), tiny=tiny
+        )
+    for tiny in (10.0**-exponent for exponent in range(4, 11)):  # smaller, it behaves like the one above
+        mistakes[f"Clamped at {tiny:g}, an empty channel is worth more than 0."] = functools.partial(
+            lambda w, tiny: channel_sums(w).clamp(min=tiny).sqrt().sum(), tiny=tiny
+        )
+    with_zeros = random_weight(4, 3, 5, seed=12)
+    with_zeros[:, 1] = 0
+    with_zeros[1, 2] = 0
+    with_zeros[0, 0, 0] = 0
+    small_channel = random_weight(3, 4, 2, 2, seed=13)
+    small_channel[:, 2] *= 1e-7
+    cases = [(with_zeros,), (small_channel,), (torch.zeros(2, 3, 2, dtype=torch.float64),)]
+    return Exercise(
+        lambda w: roots(channel_sums(w)).sum(), cases, mistakes, seen_as=_with_gradient, exact_zeros=True
+    )
 
 
 @exercise
