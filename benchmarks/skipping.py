@@ -34,8 +34,8 @@ from hgsr_lite.fast import (
     prepare_chain,
     smallest_batch,
 )
-from hgsr_lite.removal import DenseNetwork, LivingConvolution
 from hgsr_lite.series import example_budget, example_network
+from hgsr_lite.skipping import DenseNetwork, LivingConvolution
 
 SHAPES = [(64, 64, 16), (128, 128, 8), (16, 32, 8), (256, 256, 14), (64, 64, 32)]
 """Input channels, output channels and side of the images; kernels 3x3."""

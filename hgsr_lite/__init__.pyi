@@ -4,7 +4,8 @@ from .layers import weight_layers
 from .models import MODELS, build_model
 from .penalties import Penalty
 from .regularizer import Regularizer
-from .removal import compact, load_compact, prune, skip_dead_kernels
+from .removal import compact, load_compact, prune
+from .skipping import skip_dead_kernels
 from .study import Study
 from .table import PENALTIES
 from .training import (

@@ -10,7 +10,7 @@ from hgsr_lite.data import Data, augmented_batches, load_data
 from hgsr_lite.groups import GROUPINGS
 from hgsr_lite.models import build_model
 from hgsr_lite.regularizer import Regularizer
-from hgsr_lite.removal import skip_dead_kernels
+from hgsr_lite.skipping import skip_dead_kernels
 from hgsr_lite.table import PENALTIES
 from hgsr_lite.training.threads import one_thread
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hgsr_lite as hg
-from hgsr_lite.removal import load_living, save_living, skipping, skipping_choice
-from hgsr_lite.removal.skipping import SkippingNetwork
+from hgsr_lite.skipping import choice, load_living, save_living
+from hgsr_lite.skipping.network import SkippingNetwork
 
 
 class Forward(nn.Module):
@@ -90,8 +90,8 @@ FORWARDS = {
 @pytest.fixture(autouse=True)
 def never_dense(monkeypatch):
     """Every covered layer is taken, whatever this machine's clock says."""
-    monkeypatch.setattr(skipping_choice, "_MARGIN", 0.0)
-    monkeypatch.setattr(skipping_choice, "_ENOUGH", 0.01)
+    monkeypatch.setattr(choice, "_MARGIN", 0.0)
+    monkeypatch.setattr(choice, "_ENOUGH", 0.01)
 
 
 @pytest.mark.parametrize("what", FORWARDS)
@@ -121,7 +121,7 @@ def test_images_that_meet_in_the_network_are_never_parted(monkeypatch):
     small, _ = hg.skip_dead_kernels(model, example, repeats=0)
     assert isinstance(small, SkippingNetwork)
     assert small.chains  # in which they do not meet; behind them they go through all together
-    monkeypatch.setattr(skipping, "chain_layers_", lambda graph: [])
+    monkeypatch.setattr("hgsr_lite.skipping.network.chain_layers_", lambda graph: [])
     small, _ = hg.skip_dead_kernels(model, example, repeats=0)
     assert small.tile > 10**9
 

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hgsr_lite as hg
 from hgsr_lite.fast import called_directly, smallest_batch
-from hgsr_lite.removal import skipping_choice
-from hgsr_lite.removal.skipping import SkippingNetwork
-from hgsr_lite.removal.skipping_chain import LivingChain
-from hgsr_lite.removal.skipping_layers import LivingConvolution
+from hgsr_lite.skipping import choice
+from hgsr_lite.skipping.chain import LivingChain
+from hgsr_lite.skipping.layers import LivingConvolution
+from hgsr_lite.skipping.network import SkippingNetwork
 
 COUNT = 40  # several tiles of 16
 
@@ -24,8 +24,8 @@ COUNT = 40  # several tiles of 16
 @pytest.fixture(autouse=True)
 def never_dense(monkeypatch):
     """Every covered layer is taken, whatever this machine's clock says."""
-    monkeypatch.setattr(skipping_choice, "_MARGIN", 0.0)
-    monkeypatch.setattr(skipping_choice, "_ENOUGH", 0.01)
+    monkeypatch.setattr(choice, "_MARGIN", 0.0)
+    monkeypatch.setattr(choice, "_ENOUGH", 0.01)
 
 
 def skipping(name: str) -> tuple[nn.Module, SkippingNetwork]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from hgsr_lite.fast import Link, calls_directly, prepare_chain, smallest_batch
-from hgsr_lite.removal.skipping_layers import LivingConvolution, LivingPool
+from hgsr_lite.skipping.layers import LivingConvolution, LivingPool
 
 _SHAPES = 64  # for how many shapes of images a chain stays prepared
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from hgsr_lite.fast import alive_kernels, batch_innermost, called_directly
 from hgsr_lite.removal.proof import random_like
-from hgsr_lite.removal.skipping_layers import LivingConvolution
+from hgsr_lite.skipping.layers import LivingConvolution
 
 TILES = (16, 32, 64, 128)
 """Images that go through the whole network together: few, and what lies between two layers stays in a

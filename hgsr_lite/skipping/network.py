@@ -22,16 +22,16 @@ from hgsr_lite.removal.compaction import check_input, compare
 from hgsr_lite.removal.coupling import first_line, tensors
 from hgsr_lite.removal.proof import OutputChange, random_like
 from hgsr_lite.removal.report import CompactReport
-from hgsr_lite.removal.skipping_chain import LivingChain, chain_layers_
-from hgsr_lite.removal.skipping_choice import (
+from hgsr_lite.skipping.chain import LivingChain, chain_layers_
+from hgsr_lite.skipping.choice import (
     DenseNetwork,
     choose_layer,
     choose_network,
     dense_at_its_best,
     has_no_dead_kernel,
 )
-from hgsr_lite.removal.skipping_layers import not_covered, put_in_, views_as_reshapes_
-from hgsr_lite.removal.skipping_report import SkippedLayer, SkipReport, network_costs
+from hgsr_lite.skipping.layers import not_covered, put_in_, views_as_reshapes_
+from hgsr_lite.skipping.report import SkippedLayer, SkipReport, network_costs
 
 _SAME = {torch.float32: 1e-4, torch.float64: 1e-10}
 """How far outputs may be from the dense network's, relative to the largest, and the function be the same."""

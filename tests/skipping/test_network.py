@@ -16,10 +16,11 @@ from torch.fx import GraphModule
 from torch.fx.experimental.optimization import fuse
 
 import hgsr_lite as hg
-from hgsr_lite.removal import latency, living_state, load_living, macs, save_living, skipping, skipping_choice
-from hgsr_lite.removal.living_file import CHECKSUM, checksum_of, living_bytes
-from hgsr_lite.removal.skipping import DenseNetwork, SkippingNetwork
-from hgsr_lite.removal.skipping_layers import LivingConvolution, LivingPool
+from hgsr_lite.removal import latency, macs
+from hgsr_lite.skipping import choice, living_state, load_living, save_living
+from hgsr_lite.skipping.layers import LivingConvolution, LivingPool
+from hgsr_lite.skipping.living_file import CHECKSUM, checksum_of, living_bytes
+from hgsr_lite.skipping.network import DenseNetwork, SkippingNetwork
 
 LIVING = [*hg.MODELS, "torchvision resnet18", "vgg11_bn", "mobilenet_v2", "densenet121"]
 
@@ -61,7 +62,7 @@ def _empty(model: nn.Module) -> nn.Module:
 @pytest.fixture
 def never_dense(monkeypatch):
     """Every covered layer is taken, whatever this machine's clock says."""
-    monkeypatch.setattr(skipping_choice, "_MARGIN", 0.0)
+    monkeypatch.setattr(choice, "_MARGIN", 0.0)
 
 
 @pytest.mark.slow
@@ -171,24 +172,22 @@ def test_what_is_not_covered_stays_dense_and_says_so(monkeypatch):
     assert (
         distance(mirrored, small, images) < 1e-6
     )  # a clock chose the memory format, and with it the rounding
-    monkeypatch.setattr(skipping, "has_numba", lambda: False)
+    monkeypatch.setattr("hgsr_lite.skipping.network.has_numba", lambda: False)
     _, report = hg.skip_dead_kernels(network("digits_cnn"), torch.ones(1, 3, 8, 8), repeats=0)
     assert report.left_dense == "numba is not installed"
 
 
 def test_a_layer_that_does_not_pay_stays_dense(monkeypatch):
     model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
-    monkeypatch.setattr(skipping_choice, "_seconds_of", lambda *_: (1.0, 2.0))
+    monkeypatch.setattr(choice, "_seconds_of", lambda *_: (1.0, 2.0))
     small, report = hg.skip_dead_kernels(model, images, repeats=0)
     assert {layer.dense_because for layer in report.layers} == {"faster"}
     assert isinstance(small, DenseNetwork)
     assert report.left_dense == "no layer pays"
-    alive = skipping_choice.choose_layer(nn.Conv2d(3, 3, 1), torch.Size((1, 3, 8, 8)), True)
+    alive = choice.choose_layer(nn.Conv2d(3, 3, 1), torch.Size((1, 3, 8, 8)), True)
     assert alive == (None, "no dead kernel")
     assert distance(model, small, images) < 1e-5
-    monkeypatch.setattr(
-        skipping_choice, "_seconds_of", lambda _, __, count, *___: (1.0, 2.0 if count == 1 else 0.1)
-    )
+    monkeypatch.setattr(choice, "_seconds_of", lambda _, __, count, *___: (1.0, 2.0 if count == 1 else 0.1))
     small, report = hg.skip_dead_kernels(model, images, repeats=0)
     assert {layer.dense_because for layer in report.layers} == {"faster, for one image only"}
     for fresh in (images, images[:1], torch.randn(40, 3, 16, 16)):
@@ -201,8 +200,8 @@ def _slow_below(count: int):
 
 
 def test_few_images_go_through_the_dense_network_where_that_is_faster(monkeypatch):
-    monkeypatch.setattr(skipping_choice, "_seconds_of", lambda *_: (1.0, 0.1))
-    monkeypatch.setattr(skipping_choice, "_in_tiles", _slow_below(8))
+    monkeypatch.setattr(choice, "_seconds_of", lambda *_: (1.0, 0.1))
+    monkeypatch.setattr(choice, "_in_tiles", _slow_below(8))
     model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
     small, report = hg.skip_dead_kernels(model, images, repeats=0)
     assert (small.dense_below, report.dense_below) == (8, 8)
@@ -218,8 +217,8 @@ def test_few_images_go_through_the_dense_network_where_that_is_faster(monkeypatc
 
 
 def test_a_network_that_never_pays_stays_dense(monkeypatch):
-    monkeypatch.setattr(skipping_choice, "_seconds_of", lambda *_: (1.0, 0.1))
-    monkeypatch.setattr(skipping_choice, "_in_tiles", _slow_below(1000))
+    monkeypatch.setattr(choice, "_seconds_of", lambda *_: (1.0, 0.1))
+    monkeypatch.setattr(choice, "_in_tiles", _slow_below(1000))
     model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
     small, report = hg.skip_dead_kernels(model, images, repeats=0)
     assert isinstance(small, DenseNetwork)
@@ -307,10 +306,10 @@ def test_a_network_of_twice_the_precision_has_twice_the_bytes():
 
 def test_what_is_as_fast_as_the_dense_network_is_left_to_it(monkeypatch):
     model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
-    monkeypatch.setattr(skipping_choice, "_seconds_of", lambda *_: (1.0, 0.1))
+    monkeypatch.setattr(choice, "_seconds_of", lambda *_: (1.0, 0.1))
     seconds = {"living": 1.0}
     monkeypatch.setattr(
-        skipping_choice,
+        choice,
         "_interleaved",
         lambda calls, *_, **__: (seconds["living"], *[1.0] * (len(calls) - 1)),
     )

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from hgsr_lite.fast import alive_kernels
 from hgsr_lite.removal.cost import Cost, latency, macs
-from hgsr_lite.removal.living_file import living_bytes, stored_numbers
 from hgsr_lite.removal.proof import OutputChange
 from hgsr_lite.removal.report import CompactReport, written
-from hgsr_lite.removal.skipping_choice import FORMATS, DenseNetwork
+from hgsr_lite.skipping.choice import FORMATS, DenseNetwork
+from hgsr_lite.skipping.living_file import living_bytes, stored_numbers
 
 
 @dataclass(frozen=True)
