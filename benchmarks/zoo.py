@@ -29,9 +29,9 @@ import torchvision
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hgsr_lite.coupling import tensors
 from hgsr_lite.groups import Layout, kernel_stack
 from hgsr_lite.removal import compact
-from hgsr_lite.removal.coupling import tensors
 from hgsr_lite.removal.proof import PROOF_LIMIT, OutputChange
 from hgsr_lite.removal.report import CompactReport
 

@@ -1,5 +1,6 @@
-"""From zeros to a smaller network, with proof that it is the same function. Start in `compaction`; `coupling`
-says what shrinks together, `surgery` cuts, `pruning` chooses what goes when nothing is zero.
+"""From zeros to a smaller network, with proof that it is the same function. Start in `compaction`:
+`surgery` cuts what `hgsr_lite.coupling` says is one channel; `pruning` chooses what goes when nothing is
+zero.
 """
 
 from __future__ import annotations

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hgsr_lite.arguments import check_count, check_flag
+from hgsr_lite.coupling import channel_counts, couple, tensors
 from hgsr_lite.groups import WITH_KERNELS, Layout
 from hgsr_lite.layers import WeightLayer, check_model
-from hgsr_lite.removal.blocks import channel_counts
 from hgsr_lite.removal.carrying import KeptChannels, kept_channels
 from hgsr_lite.removal.cost import Cost, latency, macs, parameters
-from hgsr_lite.removal.coupling import couple, tensors
 from hgsr_lite.removal.proof import OutputChange, Proof, random_like, without_hooks
 from hgsr_lite.removal.report import CompactReport, LayerChange
 from hgsr_lite.removal.surgery import cut_, fold_, hold_back, removable

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import shown
+from hgsr_lite.coupling import NORMS, is_depthwise
 from hgsr_lite.groups import CONVOLUTIONS, WITH_KERNELS
 from hgsr_lite.layers import check_model
-from hgsr_lite.removal.blocks import NORMS, is_depthwise
 from hgsr_lite.removal.surgery import set_counts_
 
 

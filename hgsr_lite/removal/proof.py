@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hgsr_lite.removal.coupling import eval_branches, first_line, tensors, training_branches
-from hgsr_lite.removal.tracing import InDouble
+from hgsr_lite.coupling import InDouble, eval_branches, first_line, tensors, training_branches
 
 PROOF_LIMIT = 1e-10
 """Largest change of output, relative to the largest output, that an exact removal may show in float64."""

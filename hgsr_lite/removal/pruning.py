@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import check_count, check_share, choose, shown
+from hgsr_lite.coupling import Coupling, couple
 from hgsr_lite.data import Data, check_data
 from hgsr_lite.groups import Layout, kernel_stack, weight_of_stack
 from hgsr_lite.layers import check_model
 from hgsr_lite.removal.compaction import check_input, compact
 from hgsr_lite.removal.cost import latency, macs, parameters
-from hgsr_lite.removal.coupling import Coupling, couple
 from hgsr_lite.removal.ranking import STRATEGIES, Candidates, Scoring, Tolerance
 from hgsr_lite.removal.report import CompactReport, written
 from hgsr_lite.removal.surgery import cut_, hold_back

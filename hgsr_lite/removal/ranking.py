@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hgsr_lite.arguments import check_count, check_flag, check_tolerance, choose
+from hgsr_lite.coupling import CoupledChannels
 from hgsr_lite.data import Data
 from hgsr_lite.groups import GROUPINGS, Layout, kernel_stack
-from hgsr_lite.removal.coupling import CoupledChannels
 from hgsr_lite.removal.trials import long_work
 
 

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hgsr_lite.coupling import NORMS, Block, CoupledChannels, Coupling, Slice, channel_counts
 from hgsr_lite.groups import CONVOLUTIONS, WITH_KERNELS, Layout, kernel_stack
-from hgsr_lite.removal.blocks import NORMS, Block, channel_counts
-from hgsr_lite.removal.coupling import CoupledChannels, Coupling, Slice
 
 _COUNTS = (
     *("in_channels", "out_channels", "groups", "in_features", "out_features", "num_features"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hgsr_lite.removal.coupling import CoupledChannels, Coupling
+from hgsr_lite.coupling import CoupledChannels, Coupling
 from hgsr_lite.removal.proof import Proof
 from hgsr_lite.removal.surgery import cut_, fold_, hold_back, undone
 

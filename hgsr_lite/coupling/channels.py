@@ -18,8 +18,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from hgsr_lite.removal.blocks import NORMS, Block, Blocks, ConstantInputs
-from hgsr_lite.removal.tracing import Readings, Tracer
+from hgsr_lite.coupling.blocks import NORMS, Block, Blocks, ConstantInputs
+from hgsr_lite.coupling.tracing import Readings, Tracer
 
 _UNREAD = "no layer reads it"
 _NEVER_RUN = "the forward did not run it on the example"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from hgsr_lite.coupling.shadow import FIXED, FIXED_HERE, MOVES, spread_of
 from hgsr_lite.groups import WITH_KERNELS, Layout
-from hgsr_lite.removal.shadow import FIXED, FIXED_HERE, MOVES, spread_of
 
 NORMS = nn.modules.batchnorm._BatchNorm
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from hgsr_lite.coupling.blocks import ConstantInputs
+from hgsr_lite.coupling.shadow import FIXED, FIXED_HERE, MOVES, on_device_of, same_along, spread_of, varies
 from hgsr_lite.groups import Layout, kernel_stack
-from hgsr_lite.removal.blocks import ConstantInputs
-from hgsr_lite.removal.shadow import FIXED, FIXED_HERE, MOVES, on_device_of, same_along, spread_of, varies
 
 if TYPE_CHECKING:
-    from hgsr_lite.removal.calls import Call
+    from hgsr_lite.coupling.calls import Call
 
 PLANEWISE = re.compile(
     r"(_?adaptive_)?(max|avg)_pool([123])d(_with_indices)?|_?upsample_\w+([123])d\w*"

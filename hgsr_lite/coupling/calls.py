@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from hgsr_lite.removal import rules
-from hgsr_lite.removal.shadow import Shadow
+from hgsr_lite.coupling import rules
+from hgsr_lite.coupling.shadow import Shadow
 
 if TYPE_CHECKING:
-    from hgsr_lite.removal.tracing import Tracer
+    from hgsr_lite.coupling.tracing import Tracer
 
 READS = ("convolution", "linear", "addmm", "mm")
 _ELEMENTWISE = re.compile(

@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from hgsr_lite.removal.blocks import Blocks, ConstantInputs
-from hgsr_lite.removal.calls import READS, Call
-from hgsr_lite.removal.rules import normalise
-from hgsr_lite.removal.shadow import FIXED, MOVES, Shadow, on_device_of
+from hgsr_lite.coupling.blocks import Blocks, ConstantInputs
+from hgsr_lite.coupling.calls import READS, Call
+from hgsr_lite.coupling.rules import normalise
+from hgsr_lite.coupling.shadow import FIXED, MOVES, Shadow, on_device_of
 
 
 class InDouble(TorchDispatchMode):
