@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import choose
+from hgsr_lite.figures.network import reading_norm
 from hgsr_lite.figures.style import ZERO_HATCH
 from hgsr_lite.training import eval_mode
 
@@ -61,9 +62,10 @@ def through_the_layers(
         row[0].set(title="the image", ylabel=name, xticks=[], yticks=[])
         modules = dict(model.named_modules())
         for axes, (title, maps) in zip(row[1:], feature_maps(model, image, layers).items(), strict=True):
-            reader = modules[readers[title]] if title in readers else None
-            ignored = None if reader is None else (reader.weight == 0).all(0).flatten(1).all(1).tolist()
-            _mosaic(axes, maps, ignored or [False] * len(maps))
+            ignored = [False] * len(maps)
+            if title in readers:
+                ignored = (reading_norm(modules[readers[title]]) == 0).tolist()
+            _mosaic(axes, maps, ignored)
             axes.set(title=f"{title}: {len(maps)} channels", xticks=[], yticks=[])
     return figure
 

@@ -18,18 +18,29 @@ READING_NORMS = (1e-3, 100.0)
 _GONE = "#dddddd"
 
 
-def reading_norms(model: nn.Module) -> dict[str, Tensor]:
-    """Layer name -> for each input channel, the l1 norm of all weights that read it, `(input channels,)`.
+def reading_norm(module: nn.Module) -> Tensor:
+    """For each input channel of a convolution or linear layer, the l1 norm of all weights that read it.
 
-    Covers every convolution and linear layer; the norm is 0 exactly where the layer ignores the channel.
+    `(input channels,)`, grouped or transposed as the layer may be; 0 exactly where it ignores the channel.
+
+    >>> layer = nn.Conv2d(2, 2, 1, groups=2)
+    >>> _ = layer.weight.data.copy_(torch.tensor([3.0, 0.0]).view(2, 1, 1, 1))
+    >>> reading_norm(layer)
+    tensor([3., 0.])
+    """
+    return kernel_stack(module.weight.detach(), Layout.of(module)).abs().sum((1, 3)).flatten()
+
+
+def reading_norms(model: nn.Module) -> dict[str, Tensor]:
+    """Layer name -> its `reading_norm`, for every convolution and linear layer.
 
     >>> layer = nn.Linear(2, 1)
-    >>> _ = layer.weight.data.copy_(nn.Parameter(layer.weight.new_tensor([[3.0, 0.0]])))
+    >>> _ = layer.weight.data.copy_(torch.tensor([[3.0, 0.0]]))
     >>> reading_norms(nn.Sequential(layer))
     {'0': tensor([3., 0.])}
     """
     return {
-        name: kernel_stack(module.weight.detach(), Layout.of(module)).abs().sum((1, 3)).flatten()
+        name: reading_norm(module)
         for name, module in model.named_modules()
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
     }

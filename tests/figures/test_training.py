@@ -8,6 +8,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from torch import nn
 
 import hgsr_lite as hg
 from hgsr_lite import figures
@@ -139,3 +140,23 @@ def test_one_image_through_two_networks_marks_what_nobody_reads_and_what_is_cons
     assert "as it is" in marks
     maps = figures.feature_maps(dead, image, {"second": "features.relu2"})["second"]
     assert maps[0].max() - maps[0].min() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "reader", [nn.Conv2d(8, 8, 1, groups=8), nn.Conv2d(8, 6, 1, groups=2), nn.ConvTranspose2d(8, 2, 1)]
+)
+def test_channels_that_a_grouped_or_transposed_reader_ignores_are_hatched_in_their_place(reader):
+    groups, outputs = reader.groups, reader.out_channels // reader.groups
+    alive = torch.ones(8, dtype=torch.bool)
+    alive[[1, 6]] = False
+    if reader.transposed:
+        reader.weight.data.fill_(1.0)[~alive] = 0
+    else:
+        columns = alive.view(groups, 1, 8 // groups).expand(-1, outputs, -1).reshape(-1, 8 // groups, 1, 1)
+        reader.weight.data.copy_(columns)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), reader)
+    figure = figures.through_the_layers({"net": model}, torch.rand(1, 9, 9), {"first": "0"}, {"first": "1"})
+    size = 9 - 2 + 1  # a map and the gap behind it
+    hatched = [patch.get_x() for patch in figure.axes[1].patches if patch.get_hatch()]
+    assert hatched == [1 * size - 0.5, 6 * size - 0.5]
+    plt.close(figure)
