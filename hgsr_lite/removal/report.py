@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 from torch import Tensor, nn
@@ -23,6 +25,42 @@ def written(figure: float) -> str:
     return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.4g}"
 
 
+def before_and_after(rows: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
+    """What something was before and after, a row each, and how many times less it became.
+
+    >>> before_and_after({"MACs": (6.0, 2.0)}).loc["MACs"].tolist()
+    [6.0, 2.0, 3.0]
+    """
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"])
+    table["times less"] = table["before"] / table["after"]
+    return table
+
+
+class Report(ABC):
+    """What a report looks like: sentences, a table of what was saved, and one of the layers."""
+
+    @abstractmethod
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer."""
+
+    @abstractmethod
+    def _savings(self) -> pd.DataFrame: ...
+
+    @abstractmethod
+    def _sentences(self) -> list[str]: ...
+
+    def __str__(self) -> str:
+        savings = self._savings().to_string(float_format=written)
+        return "\n".join([*self._sentences(), savings, self.to_frame().to_string()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self._sentences())
+        savings = self._savings().to_html(float_format=written)
+        return f"<ul>{lines}</ul>{savings}{self.to_frame().to_html()}"
+
+
 @dataclass(frozen=True)
 class LayerChange:
     """One layer's channels before and after, and how many of its outputs went exactly or approximately."""
@@ -36,8 +74,8 @@ class LayerChange:
     approximate: int
 
 
-@dataclass(frozen=True)
-class CompactReport:
+@dataclass(frozen=True, repr=False)
+class CompactReport(Report):
     """What `compact` took out of a model, what that saves, and how far the outputs moved.
 
     `change` is measured in the model's own dtype, on the example and on random images, and where a removal is
@@ -56,8 +94,8 @@ class CompactReport:
     proof: dict[str, OutputChange]
     kept_for_shape: tuple[str, ...]
     fixed: dict[str, str]
-    kept: dict[str, KeptChannels] = field(repr=False)
-    places: dict[str, Tensor] = field(repr=False)
+    kept: dict[str, KeptChannels]
+    places: dict[str, Tensor]
 
     def carry_(self, optimizer: Optimizer, model: nn.Module, small: nn.Module) -> None:
         """Let an optimizer of the original model go on with the smaller one, in place.
@@ -103,9 +141,10 @@ class CompactReport:
             "MACs per image": (self.before.macs, self.after.macs),
             "milliseconds per batch": (1e3 * self.before.seconds, 1e3 * self.after.seconds),
         }
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"])
-        table["times less"] = table["before"] / table["after"]
-        return table
+        return before_and_after(rows)
+
+    def _savings(self) -> pd.DataFrame:
+        return self.costs()
 
     def _sentences(self) -> list[str]:
         changes = ", ".join(
@@ -124,14 +163,3 @@ class CompactReport:
             lines.append(f"kept for the shape, as a layer needs a channel in each group: {names}")
         lines += [f"left alone: {name} ({reason})" for name, reason in self.fixed.items()]
         return lines
-
-    def __str__(self) -> str:
-        costs = self.costs().to_string(float_format=written)
-        return "\n".join([*self._sentences(), costs, self.to_frame().to_string()])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self._sentences())
-        costs = self.costs().to_html(float_format=written)
-        return f"<ul>{lines}</ul>{costs}{self.to_frame().to_html()}"

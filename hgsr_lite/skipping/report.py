@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from hgsr_lite.fast import alive_kernels
 from hgsr_lite.removal.cost import Cost, latency, macs
 from hgsr_lite.removal.proof import OutputChange
-from hgsr_lite.removal.report import CompactReport, written
+from hgsr_lite.removal.report import CompactReport, Report, before_and_after, written
 from hgsr_lite.skipping.choice import FORMATS, DenseNetwork
 from hgsr_lite.skipping.living_file import living_bytes, stored_numbers
 
@@ -81,8 +80,8 @@ def _seconds(fused: nn.Module, small: nn.Module, images: Tensor, repeats: int) -
     return min(seconds.values()), living
 
 
-@dataclass(frozen=True)
-class SkipReport:
+@dataclass(frozen=True, repr=False)
+class SkipReport(Report):
     """What `skip_dead_kernels` left out, what that saves, and how far the outputs moved.
 
     `change` is measured on the example and on random images, against the model given in. `tile` is how
@@ -120,13 +119,15 @@ class SkipReport:
             rows["multiply-adds per image"] = (before.macs, after.macs)
             rows[f"milliseconds, batch {count}"] = (1e3 * before.seconds, 1e3 * after.seconds)
         rows["bytes of the file"] = (self.costs.bytes_before, self.costs.bytes_after)
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"])
+        table = before_and_after(rows)
         if self.compacted is not None:
             first = self.compacted.before
             whole = {"numbers stored": first.parameters, "multiply-adds per image": first.macs}
             table.insert(0, "before compact", pd.Series(whole, dtype=float))
-        table["times less"] = table["before"] / table["after"]
         return table
+
+    def _savings(self) -> pd.DataFrame:
+        return self.table()
 
     def _sentences(self) -> list[str]:
         lines = [f"{self.dead_kernels:,} of {self.kernels:,} kernels are dead"]
@@ -166,13 +167,3 @@ class SkipReport:
             f"{first / before.macs:.3g} times fewer are left; {words}; both together: "
             f"{first / after.macs:.3g} times fewer"
         )
-
-    def __str__(self) -> str:
-        table = self.table().to_string(float_format=written)
-        return "\n".join([*self._sentences(), table, self.to_frame().to_string()])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self._sentences())
-        return f"<ul>{lines}</ul>{self.table().to_html(float_format=written)}{self.to_frame().to_html()}"
