@@ -47,6 +47,16 @@ class LayerSparsity:
             "dead channels": (self.dead_input_channels + self.dead_output_channels) / channels,
         }
 
+    def shares_by_side(self) -> dict[str, float]:
+        """The same, 0 to 1, with dead inputs and dead outputs apart."""
+        shares = self.shares()
+        del shares["dead channels"]
+        return {
+            **shares,
+            "dead inputs": self.dead_input_channels / self.input_channels,
+            "dead outputs": self.dead_output_channels / self.output_channels,
+        }
+
 
 @dataclass(frozen=True)
 class SparsityReport:

@@ -10,10 +10,9 @@ from hgsr_lite.live.paths import Paths
 from hgsr_lite.live.penalties import Penalties
 from hgsr_lite.live.through import ThroughLayers
 from hgsr_lite.live.trainer import Trainer
-from hgsr_lite.live.workbench import Choice, Workbench, before_and_after, compare, judge
+from hgsr_lite.live.workbench import Workbench, before_and_after, compare
 
 __all__ = [
-    "Choice",
     "KernelMaps",
     "LiveFigure",
     "Norms",
@@ -24,6 +23,5 @@ __all__ = [
     "Workbench",
     "before_and_after",
     "compare",
-    "judge",
     "playground",
 ]

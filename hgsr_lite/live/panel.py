@@ -11,12 +11,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-import torch
 import traitlets
 from matplotlib.figure import Figure
 
@@ -25,9 +23,10 @@ from hgsr_lite.figures import kernel_map
 from hgsr_lite.groups import GROUPINGS
 from hgsr_lite.live.figure import PENALTY_ROWS, LiveFigure
 from hgsr_lite.live.maps import MAP_COLORS, layer_places, plain_record
-from hgsr_lite.live.workbench import Choice, Trained, Workbench, judge, newest_maps
+from hgsr_lite.live.runs import CONTROLS, controls_of, ending, newest_norms, run_in_table
+from hgsr_lite.live.workbench import Workbench, metrics_of, newest_maps
 from hgsr_lite.table import PENALTIES
-from hgsr_lite.training import History
+from hgsr_lite.training import History, Penalised, Trained
 
 FRACTION = 1.0
 """Share of the loss's gradient that the calibrate button gives to the penalty's at the start."""
@@ -36,27 +35,33 @@ _PAUSE = 0.2  # seconds between two signs of progress: more would only fill the 
 
 
 def playground(
-    data: Data, model_name: str = "digits_cnn", choice: Choice | None = None, **budget: Any
+    data: Data,
+    model_name: str = "digits_cnn",
+    method: Penalised | None = None,
+    proximal: bool = False,
+    **budget: Any,
 ) -> Playground:
     """Train a network without and with a penalty, and return the panel that trains it again.
 
-    `budget` are the further arguments of `Workbench`: epochs, seed, lr, batch_size. Both first runs are made
-    here, so the panel comes up with a picture. Raises `ValueError` for an unknown model or penalty.
+    `method` is the penalty shown first, `proximal` as in `Workbench.train`. `budget` holds what else
+    `Workbench` takes: epochs, seed, lr, batch_size. Both first runs are made here, so the panel comes up with
+    a picture. Raises `ValueError` for an unknown model.
 
     >>> from hgsr_lite.data import load_data
     >>> panel = playground(load_data("digits", device="cpu", limit=100), epochs=1)
     >>> panel.strength = 1e-3
-    >>> panel.train_now().choice.strength
+    >>> panel.train_now().recipe.method.strength
     0.001
     """
-    return Playground(Workbench(data, model_name, **budget), choice or Choice())
+    return Playground(Workbench(data, model_name, **budget), method or Penalised(strength=1e-4), proximal)
 
 
 class Playground(LiveFigure):
     """The panel. `dense` and `trained` are the first run and the last, `log` a table of all runs so far.
 
-    The settings are traits, as in `Choice`. `train` starts a run with them in the background; `stop` ends it
-    within a batch. `tolerance` and `relative` judge the dense network and the last one anew, without a run.
+    The settings are traits, named as in `Penalised`. `train` starts a run with them in the background;
+    `stop` ends it within a batch. `tolerance` and `relative` judge the dense network and the last one anew,
+    without a run.
     """
 
     module = "playground.js"
@@ -79,9 +84,10 @@ class Playground(LiveFigure):
     stale = traitlets.Bool(False).tag(sync=True)
     runs = traitlets.List().tag(sync=True)
 
-    def __init__(self, workbench: Workbench, choice: Choice) -> None:
+    def __init__(self, workbench: Workbench, method: Penalised, proximal: bool = False) -> None:
         self.workbench = workbench
-        self.dense, self.trained = workbench.train(), workbench.train(choice)
+        method = workbench.calibrated(method)
+        self.dense, self.trained = workbench.train(), workbench.train(method, proximal=proximal)
         self._stop, self._hold, self._one_epoch = threading.Event(), threading.Event(), threading.Event()
         self._starting = threading.Lock()
         self._worker: threading.Thread | None = None
@@ -91,7 +97,7 @@ class Playground(LiveFigure):
             layers=layer_places(self.dense.model),
             epochs=workbench.epochs,
             progress=_idle("Ready. The table shows the first two runs."),
-            **asdict(choice),
+            **controls_of(method, proximal),
         )
         self._add(self.dense)
         self._add(self.trained)
@@ -100,15 +106,21 @@ class Playground(LiveFigure):
         self.on_msg(lambda _, content, buffers: self._answer(content))
 
     @property
-    def choice(self) -> Choice:
-        """The settings that the controls show."""
-        return Choice(self.penalty, self.grouping, self.strength, self.l1_mix, self.warmup, self.proximal)
+    def controls(self) -> dict[str, Any]:
+        """How the controls stand."""
+        return {name: getattr(self, name) for name in CONTROLS}
+
+    @property
+    def method(self) -> Penalised:
+        """The penalty that the controls show; `ValueError` for a strength of 0."""
+        return Penalised(self.penalty, self.grouping, self.strength, l1_mix=self.l1_mix, warmup=self.warmup)
 
     @property
     def log(self) -> pd.DataFrame:
-        """One row a run: its settings and its figures at the tolerance of that moment."""
+        """One row a run: its settings and its metrics at the tolerance of that moment."""
+        settings = (*CONTROLS, "tolerance")
         shown = [
-            {**_settings_of(run), "tolerance": run["tolerance"], **run["figures"], "ending": run["ending"]}
+            {**{name: run[name] for name in settings}, **run["metrics"], "ending": run["ending"]}
             for run in self.runs[1:]
         ]
         return pd.DataFrame(shown)
@@ -120,14 +132,15 @@ class Playground(LiveFigure):
 
     def calibrate(self) -> None:
         """Set the strength by `Workbench.calibrated`."""
-        self.strength = float(f"{self.workbench.calibrated(self.choice, FRACTION).strength:.3g}")
+        method = replace(self.method, strength=None, fraction=FRACTION)
+        self.strength = float(f"{self.workbench.calibrated(method).strength:.3g}")
         self.progress = _idle(
             f"Strength {self.strength:.1e}: at the start the penalty pulls as hard as the loss."
         )
 
     def train_now(self) -> Trained:
         """Train with the settings shown, here and now, and return the run."""
-        self._show_end(self.workbench.train(self.choice))
+        self._show_end(self.workbench.train(self.method, proximal=self.proximal))
         return self.trained
 
     def train(self, one_epoch: bool = False) -> None:
@@ -135,13 +148,14 @@ class Playground(LiveFigure):
         with self._starting:
             if self.busy:
                 return
+            method = self.method
             self._stop.clear()
             self._hold.clear()
             self._one_epoch.set() if one_epoch else self._one_epoch.clear()
             self._started, self._told, self._held = time.monotonic(), 0.0, 0.0
             self.stale = True
             self._tell("running", 0.0)
-            self._worker = threading.Thread(target=self._work, args=(self.choice,), daemon=True)
+            self._worker = threading.Thread(target=self._work, args=(method, self.proximal), daemon=True)
             self._worker.start()
 
     def pause(self) -> None:
@@ -181,7 +195,8 @@ class Playground(LiveFigure):
         """What `picture` shows, in words."""
         return (
             "Still picture of the playground: kernel maps of the middle layer, dense network on the left, "
-            f"network trained with {self.trained.choice.penalty} on the right, on one logarithmic scale."
+            f"network trained with {self.trained.recipe.method.penalty} on the right, on one "
+            "logarithmic scale."
         )
 
     def _answer(self, content: dict[str, Any]) -> None:
@@ -202,9 +217,9 @@ class Playground(LiveFigure):
         except ValueError as error:
             self.progress = _idle(str(error))
 
-    def _work(self, choice: Choice) -> None:
+    def _work(self, method: Penalised, proximal: bool) -> None:
         try:
-            self._show_end(self.workbench.train(choice, self._watch))
+            self._show_end(self.workbench.train(method, proximal=proximal, watch=self._watch))
         except ValueError as error:  # settings that cannot be trained, in words
             self.progress = _idle(str(error))
         except Exception as error:  # whatever else went wrong, the buttons must work again
@@ -239,34 +254,26 @@ class Playground(LiveFigure):
         self.trained = trained
         self._show(trained.history)
         self._add(trained)
-        self.progress = {**_idle(trained.ending), "share": float(trained.finished)}
+        self.progress = {**_idle(ending(trained)), "share": float(trained.finished)}
 
     def _add(self, trained: Trained) -> None:
         """One more run in the table."""
-        run = {**_settings_of(vars(trained.choice) if trained.choice else {}), "tolerance": self.tolerance}
-        words = f"{run['penalty']} {run['strength']:.2g}" if trained.choice else "dense"
-        run |= {
-            "name": f"{len(self.runs)}: {words}",
-            "ending": trained.ending,
-            "figures": self._figures(trained),
-        }
-        run |= {"records": [plain_record(record) for record in trained.history.records]}
-        self.runs = [*self.runs, {**run, "norms": newest_norms(trained.history)}]
+        self.runs = [
+            *self.runs,
+            run_in_table(len(self.runs), trained, self._metrics(trained), self.tolerance),
+        ]
 
-    def _figures(self, trained: Trained) -> dict[str, float]:
-        try:
-            return judge(trained.model, self.workbench.data, self.tolerance, self.relative)
-        except ValueError:  # weights that are no numbers have no figures
-            return {}
+    def _metrics(self, trained: Trained) -> dict[str, float]:
+        return metrics_of(trained, self.workbench.data, self.tolerance, self.relative)
 
     def _judge_anew(self) -> None:
-        """The dense run's figures and the last one's at the tolerance chosen now; the others keep theirs."""
+        """The dense run's metrics and the last one's at the tolerance chosen now; the others keep theirs."""
         if self.busy:
             return
         self.progress = _idle("Judging at the new tolerance …")
         runs = list(self.runs)
         for place, trained in ((0, self.dense), (len(runs) - 1, self.trained)):
-            runs[place] = {**runs[place], "tolerance": self.tolerance, "figures": self._figures(trained)}
+            runs[place] = {**runs[place], "tolerance": self.tolerance, "metrics": self._metrics(trained)}
         self.runs = runs
         unit = " times each layer's root mean square" if self.relative else ""
         self.progress = _idle(
@@ -282,29 +289,10 @@ class Playground(LiveFigure):
             "left": spent / share * (1 - share) if share else 0.0,
             "epoch": min(self.epochs, int(share * self.epochs) + 1),
             "epochs": self.epochs,
-            "settings": self.progress.get("settings") or asdict(self.choice),
+            "settings": self.progress.get("settings") or self.controls,
             "message": "",
         }
 
 
 def _idle(message: str) -> dict[str, Any]:
     return {"phase": "idle", "share": 0.0, "message": message}
-
-
-def _settings_of(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings; those of the dense run say that there was no penalty."""
-    none = {
-        "penalty": None,
-        "grouping": "feature",
-        "strength": 0.0,
-        "l1_mix": 0.0,
-        "warmup": 0.0,
-        "proximal": False,
-    }
-    return {key: run.get(key, value) for key, value in none.items()}
-
-
-def newest_norms(history: History) -> bytes:
-    """The kernels' norms of all layers at the newest snapshot, one layer behind the other, as float32."""
-    layers = [norms[-1].float().nan_to_num(0.0).flatten() for norms in history.snapshots.values()]
-    return torch.cat(layers).numpy().tobytes()

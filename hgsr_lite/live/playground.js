@@ -93,9 +93,9 @@ function pythonLines(model) {
   const get = (key) => model.get(key);
   return [
     "# bench: the Workbench with the data and the network",
-    "from hgsr_lite.live import Choice",
-    `choice = Choice("${get("penalty")}", grouping="${get("grouping")}", strength=${pythonNumber(get("strength"))}, l1_mix=${pythonNumber(get("l1_mix"))}, warmup=${pythonNumber(get("warmup"))}, proximal=${get("proximal") ? "True" : "False"})`,
-    "trained = bench.train(choice)",
+    "from hgsr_lite import Penalised",
+    `method = Penalised("${get("penalty")}", grouping="${get("grouping")}", strength=${pythonNumber(get("strength"))}, l1_mix=${pythonNumber(get("l1_mix"))}, warmup=${pythonNumber(get("warmup"))})`,
+    `trained = bench.train(method, proximal=${get("proximal") ? "True" : "False"})`,
   ].join("\n");
 }
 

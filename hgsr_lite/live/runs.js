@@ -5,8 +5,9 @@ import { h, percent, short } from "./shared.js";
 
 export const SCALE = { smallest: 1e-4, largest: 10 };
 const COLUMNS = [
-  ["validation accuracy", "accuracy"], ["accuracy after zeroing", "after zeroing"], ["below tolerance", "below tolerance"],
-  ["exact zeros", "exact zeros"], ["dead kernels", "dead kernels"], ["dead channels", "dead channels"],
+  ["validation accuracy", "accuracy"], ["validation accuracy after zeroing", "after zeroing"], ["below tolerance", "below tolerance"],
+  ["exact zeros", "exact zeros"], ["dead kernels", "dead kernels"], ["dead inputs", "dead inputs"],
+  ["dead outputs", "dead outputs"],
 ];
 const RUN_SETTINGS = ["penalty", "grouping", "strength", "l1_mix", "warmup", "proximal", "tolerance"];
 
@@ -76,7 +77,7 @@ export function runView({ colors, layers, csvName }) {
     const found = map.draw(name, outputs, inputs, levels, SCALE, shown.tolerance * elements);
     count.textContent = `${found.kernels} of ${part.length} kernels have a mean |weight| below ${short(shown.tolerance)}; ${found.inputs} inputs and ${found.outputs} outputs have none above`;
   };
-  /** `runs`: { name, settings..., records, norms, figures }, the newest last. */
+  /** `runs`: { name, settings..., records, norms, metrics }, the newest last. */
   const draw = (next) => {
     shown = { ...shown, ...next };
     if (next.runs || !against.options.length) fillRuns(against, shown.runs);
@@ -110,15 +111,15 @@ function fillRuns(box, runs) {
 function drawTable(place, runs) {
   const head = h("tr", {}, h("th", { scope: "col" }, "run"), ...COLUMNS.map(([, text]) => h("th", { scope: "col" }, text)));
   const rows = [...runs].reverse().map((run) => h("tr", {},
-    h("th", { scope: "row" }, run.name), ...COLUMNS.map(([name]) => h("td", {}, percent(run.figures[name])))));
+    h("th", { scope: "row" }, run.name), ...COLUMNS.map(([name]) => h("td", {}, percent(run.metrics[name])))));
   place.replaceChildren(h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
   place.hidden = runs.length === 0;
 }
 
 export function asCsv(runs) {
-  const names = [...new Set(runs.flatMap((run) => Object.keys(run.figures)))];
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.metrics)))];
   const cell = (value) => (value === undefined || value === null ? "" : /[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
-  const lines = [["run", ...RUN_SETTINGS, ...names], ...runs.map((run) => [run.name, ...RUN_SETTINGS.map((key) => run[key]), ...names.map((name) => run.figures[name])])];
+  const lines = [["run", ...RUN_SETTINGS, ...names], ...runs.map((run) => [run.name, ...RUN_SETTINGS.map((key) => run[key]), ...names.map((name) => run.metrics[name])])];
   return lines.map((line) => line.map(cell).join(",")).join("\n") + "\n";
 }
 

@@ -68,7 +68,7 @@ function render({ model, el }) {
   }
   function asFinished(report) {
     const run = asRun(current.settings);
-    return { ...run, name: `${runs.length + 1}: ${settingsInWords(run)}`, records: report.records, norms: report.norms, figures: report.records.at(-1) };
+    return { ...run, name: `${runs.length + 1}: ${settingsInWords(run)}`, records: report.records, norms: report.norms, metrics: report.records.at(-1) };
   }
   function inWords(report) {
     if (report.ending) return `${report.ending}${report.records.length ? `: accuracy ${percent(report.records.at(-1)["validation accuracy"])}, ${percent(report.records.at(-1)["dead kernels"])} of the kernels dead` : ""}. Trained for ${seconds(report.spent)}.`;

@@ -33,9 +33,9 @@ export function trainStep(network, images, labels, settings) {
   return { loss, penalty };
 }
 
-/** The four figures, as shares of all convolutions: small weights, exact zeros, dead kernels, dead channels. */
+/** Shares of all convolutions: small weights, exact zeros, dead kernels, dead channels by side and together. */
 export function sparsity(network, tolerance = TOLERANCE) {
-  const counts = { weights: 0, small: 0, zeros: 0, kernels: 0, deadKernels: 0, channels: 0, deadChannels: 0 };
+  const counts = { weights: 0, small: 0, zeros: 0, kernels: 0, deadKernels: 0, inputs: 0, deadInputs: 0, outputs: 0, deadOutputs: 0 };
   for (const { weight, outputs, inputs } of network.blocks) {
     const liveInputs = new Set();
     const liveOutputs = new Set();
@@ -55,14 +55,18 @@ export function sparsity(network, tolerance = TOLERANCE) {
     counts.weights += weight.size;
     counts.kernels += outputs * inputs;
     counts.deadKernels += outputs * inputs - live;
-    counts.channels += outputs + inputs;
-    counts.deadChannels += outputs + inputs - liveInputs.size - liveOutputs.size;
+    counts.inputs += inputs;
+    counts.deadInputs += inputs - liveInputs.size;
+    counts.outputs += outputs;
+    counts.deadOutputs += outputs - liveOutputs.size;
   }
   return {
     "below tolerance": counts.small / counts.weights,
     "exact zeros": counts.zeros / counts.weights,
     "dead kernels": counts.deadKernels / counts.kernels,
-    "dead channels": counts.deadChannels / counts.channels,
+    "dead inputs": counts.deadInputs / counts.inputs,
+    "dead outputs": counts.deadOutputs / counts.outputs,
+    "dead channels": (counts.deadInputs + counts.deadOutputs) / (counts.inputs + counts.outputs),
   };
 }
 
@@ -93,7 +97,7 @@ export function accuracyAfterZeroing(network, part, tolerance = TOLERANCE) {
   return accuracy;
 }
 
-/** A run that goes on one batch at a time; `record` holds the figures of the epochs that are over. */
+/** A run that goes on one batch at a time; `record` holds the metrics of the epochs that are over. */
 export class TrainingRun {
   /** `data`: { train, validation }, each { images, labels }; `settings`: see `trainStep`, with epochs and seed. */
   constructor(data, settings) {
@@ -162,7 +166,7 @@ export class TrainingRun {
       penalty: this.penaltySum / this.batches,
       "validation loss": judged.loss,
       "validation accuracy": judged.accuracy,
-      "accuracy after zeroing": accuracyAfterZeroing(this.network, this.data.validation),
+      "validation accuracy after zeroing": accuracyAfterZeroing(this.network, this.data.validation),
       ...sparsity(this.network),
     };
     if (!Number.isFinite(loss + record.penalty + judged.loss)) {

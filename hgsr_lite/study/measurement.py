@@ -12,7 +12,7 @@ from hgsr_lite.computed_weights import plain_copy
 from hgsr_lite.data import Data
 from hgsr_lite.removal import compact
 from hgsr_lite.training import accuracy, evaluate
-from hgsr_lite.zeros import LayerSparsity, SparsityReport, sparsity, zero_below_
+from hgsr_lite.zeros import SparsityReport, sparsity, zero_below_
 
 SPARSITY_METRICS = ("below tolerance", "exact zeros", "dead kernels", "dead channels")
 """Shares in 0..1: of the weights twice, of the kernels, and of the channels on both sides together."""
@@ -25,17 +25,6 @@ class Measurement:
     metrics: dict[str, float]
     report: SparsityReport
     small: nn.Module
-
-
-def shares(layer: LayerSparsity) -> dict[str, float]:
-    """The sparsity metrics of one layer, or of a whole network, dead inputs and outputs apart."""
-    return {
-        "below tolerance": layer.below_tolerance / layer.weights,
-        "exact zeros": layer.exact_zeros / layer.weights,
-        "dead kernels": layer.dead_kernels / layer.kernels,
-        "dead inputs": layer.dead_input_channels / layer.input_channels,
-        "dead outputs": layer.dead_output_channels / layer.output_channels,
-    }
 
 
 def measure(
@@ -77,7 +66,7 @@ def measure(
             metrics["test accuracy"] = accuracy(model, split)
         metrics[f"{part} accuracy after zeroing"] = accuracy(zeroed, split)
         metrics[f"{part} accuracy after removal"] = accuracy(small, split)
-    metrics |= shares(report.overall) | {"exact zeros": before.exact_zeros}
+    metrics |= report.overall.shares_by_side() | {"exact zeros": before.exact_zeros}
     metrics |= {"parameters": removal.before.parameters, "parameters left": removal.after.parameters}
     metrics |= {"MACs": removal.before.macs, "MACs left": removal.after.macs}
     return Measurement(metrics, report, small)

@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 class Trained:
     """One network and how it came about: its recipe, the network in eval mode, its history, how it ended.
 
-    `ended` is `"finished"`, or why training stopped early (a loss that is not finite).
+    `ended` is `"finished"`, or why training stopped early: the reason, where a loss is not finite.
     """
 
     recipe: Recipe
@@ -39,9 +39,9 @@ class Trained:
     ended: str = FINISHED
 
     @property
-    def diverged(self) -> bool:
-        """Whether training stopped early."""
-        return self.ended != FINISHED
+    def finished(self) -> bool:
+        """Whether training went on to its last epoch."""
+        return self.ended == FINISHED
 
 
 def fit_many(

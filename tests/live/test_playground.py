@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -11,11 +11,15 @@ import torch
 import hgsr_lite as hg
 from hgsr_lite.live import panel as panel_module
 from hgsr_lite.live.panel import Playground, playground
-from hgsr_lite.live.workbench import Choice, Workbench, before_and_after, compare, judge
+from hgsr_lite.live.runs import ending
+from hgsr_lite.live.workbench import SHOWN, Workbench, before_and_after, compare
+from hgsr_lite.study import measure
+from hgsr_lite.training import Penalised
 
 pytestmark = pytest.mark.trains
 
 PNG = b"\x89PNG"
+USUAL = Penalised(strength=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,7 @@ def bench(data: hg.Data) -> Workbench:
 
 @pytest.fixture
 def panel(bench: Workbench) -> Playground:
-    return Playground(bench, Choice(strength=1e-3))
+    return Playground(bench, Penalised(strength=1e-3))
 
 
 def equal_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -43,21 +47,25 @@ def wait_until_idle(panel: Playground) -> None:
     assert not panel.busy
 
 
-def test_the_same_choice_gives_the_same_network_twice(bench: Workbench):
-    assert equal_weights(bench.train(Choice()).model, bench.train(Choice()).model)
+def test_the_same_recipe_gives_the_same_network_twice(bench: Workbench):
+    assert equal_weights(bench.train(USUAL).model, bench.train(USUAL).model)
 
 
 @pytest.mark.parametrize(
-    "choice", [None, Choice(l1_mix=0.5, warmup=0.5), Choice("gl12", "neuron", proximal=True)]
+    ("method", "proximal"),
+    [
+        (None, False),
+        (Penalised(strength=1e-4, l1_mix=0.5, warmup=0.5), False),
+        (Penalised("gl12", "neuron", 1e-4), True),
+    ],
 )
-def test_the_workbench_trains_as_fit_does(bench: Workbench, choice: Choice | None):
-    model = bench.new_model()
-    regularizer = choice.regularizer(model) if choice else None
-    hg.fit(
-        model, bench.data, regularizer, epochs=bench.epochs, seed=bench.seed, lr=bench.lr,
-        batch_size=bench.batch_size, proximal=bool(choice and choice.proximal), progress=False,
-    )  # fmt: skip
-    assert equal_weights(bench.train(choice).model, model)
+def test_the_workbench_trains_as_fit_does(bench: Workbench, method: Penalised | None, proximal: bool):
+    recipe = bench.recipe(method, proximal)
+    model, regularizer = recipe.build(bench.data)
+    hg.fit(model, bench.data, regularizer, **asdict(recipe.settings), progress=False)
+    trained = bench.train(method, proximal=proximal)
+    assert trained.recipe == recipe
+    assert equal_weights(trained.model, model)
 
 
 def test_a_stop_ends_the_run_within_a_batch(bench: Workbench):
@@ -67,53 +75,59 @@ def test_a_stop_ends_the_run_within_a_batch(bench: Workbench):
         shares.append(share)
         return len(shares) == 3
 
-    assert bench.train(Choice(), watch).ending == "stopped in epoch 1 of 2"
+    assert bench.train(USUAL, watch=watch).ended == "stopped in epoch 1 of 2"
     assert len(shares) == 3
 
 
-def test_a_run_that_diverges_says_so_and_has_no_figures(bench: Workbench):
-    trained = bench.train(Choice("hsq_es", strength=1e3))
-    assert "lower the strength" in trained.ending
-    assert ".history" not in trained.ending
+def test_a_run_that_diverges_says_so_and_has_no_metrics(bench: Workbench):
+    trained = bench.train(Penalised("hsq_es", strength=1e3))
+    assert "lower the strength" in trained.ended
+    assert ".history" not in trained.ended
     assert set(compare({"diverged": trained}, bench.data)["diverged"]) <= {"-"}
 
 
 def test_a_dead_network_is_named_in_the_ending_and_not_warned_about(bench: Workbench, recwarn):
     deep = Workbench(bench.data, "alexnet", epochs=6, lr=0.02, batch_size=8)
-    trained = deep.train(Choice(strength=0.02))
+    trained = deep.train(Penalised(strength=0.02))
     # Which layer empties first, and whether one does as a whole, depends on the processor's rounding.
-    assert "every weight of layer" in trained.ending or "the loss is at chance" in trained.ending
+    assert trained.finished
+    assert "every weight of layer" in ending(trained) or "the loss is at chance" in ending(trained)
     assert not [warning for warning in recwarn if warning.category is RuntimeWarning]
 
 
-def test_a_wrong_choice_is_refused_in_words(bench: Workbench):
+def test_a_wrong_penalty_is_refused_in_words(bench: Workbench):
     with pytest.raises(ValueError, match="did you mean 'hsq_gl12'"):
-        bench.train(Choice("hsq_gl1"))
+        bench.train(Penalised("hsq_gl1", strength=1e-4))
 
 
 def test_judging_changes_nothing_and_never_reads_the_test_part(data: hg.Data):
     blind = replace(data, test=None)
-    trained = Workbench(blind, epochs=1).train(Choice())
+    trained = Workbench(blind, epochs=1).train(USUAL)
     before = {name: value.clone() for name, value in trained.model.state_dict().items()}
-    judge(trained.model, blind, tolerance=0.1)
+    table = compare({"one": trained}, blind, tolerance=0.1)
+    assert list(table.index) == list(SHOWN)
     assert all(torch.equal(before[name], value) for name, value in trained.model.state_dict().items())
 
 
-def test_figures_follow_the_tolerance(bench: Workbench):
-    model = bench.train(Choice(strength=1e-3)).model
-    shares = [judge(model, bench.data, tolerance)["below tolerance"] for tolerance in (0.0, 1e-3, 1.0)]
+def test_metrics_follow_the_tolerance(bench: Workbench):
+    model = bench.train(Penalised(strength=1e-3)).model
+    metrics = [measure(model, bench.data, tolerance).metrics for tolerance in (0.0, 1e-3, 1.0)]
+    shares = [each["below tolerance"] for each in metrics]
     assert shares == sorted(shares)
-    assert judge(model, bench.data, 1.0)["parameters left"] < judge(model, bench.data, 0.0)["parameters left"]
+    assert metrics[2]["parameters left"] < metrics[0]["parameters left"]
 
 
 def test_calibration_equates_the_gradients_at_the_start(bench: Workbench):
-    choices = [bench.calibrated(Choice(key), 1.0) for key in ("hsq_gl12", "gl")]
-    assert choices[0].strength < choices[1].strength
-    assert bench.calibrated(choices[0], 0.1).strength == pytest.approx(choices[0].strength / 10)
+    first, second, tenth = (
+        bench.calibrated(Penalised(key, fraction=fraction)).strength
+        for key, fraction in (("hsq_gl12", 1.0), ("gl", 1.0), ("hsq_gl12", 0.1))
+    )
+    assert first < second
+    assert tenth == pytest.approx(first / 10)
 
 
 def test_the_picture_is_a_png_and_names_its_layers(bench: Workbench):
-    dense, trained = bench.train(), bench.train(Choice())
+    dense, trained = bench.train(), bench.train(USUAL)
     assert before_and_after(dense.history, trained.history, "features.conv2").startswith(PNG)
     with pytest.raises(ValueError, match=r"features\.conv2"):
         before_and_after(dense.history, trained.history, "features.conv9")
@@ -121,7 +135,7 @@ def test_the_picture_is_a_png_and_names_its_layers(bench: Workbench):
 
 def test_the_panel_comes_up_with_both_runs(panel: Playground):
     assert [run["name"] for run in panel.runs] == ["0: dense", "1: hsq_gl12 0.001"]
-    assert panel.choice == Choice(strength=1e-3)
+    assert panel.method == Penalised(strength=1e-3)
     assert len(panel.log) == 1
     assert panel.still().startswith(PNG)
     kernels = sum(layer["outputs"] * layer["inputs"] for layer in panel.layers)
@@ -130,14 +144,14 @@ def test_the_panel_comes_up_with_both_runs(panel: Playground):
 
 def answer(panel: Playground, do: str, **settings: object) -> None:
     """Do as a button of the page does."""
-    panel._answer({"do": do, "settings": {**vars(panel.choice), **settings}})
+    panel._answer({"do": do, "settings": {**panel.controls, **settings}})
 
 
 def test_train_runs_with_the_settings_shown_and_changes_the_map(panel: Playground):
     norms = panel.norms
     answer(panel, "train", penalty="gl12", grouping="neuron", strength=0.5)
     wait_until_idle(panel)
-    assert panel.trained.choice == Choice("gl12", "neuron", 0.5)
+    assert panel.trained.recipe.method == Penalised("gl12", "neuron", 0.5)
     assert panel.norms != norms
     assert panel.progress["message"].startswith("finished")
     assert [record["epoch"] for record in panel.records] == [1, 2]
@@ -192,7 +206,7 @@ def test_one_epoch_holds_the_run_and_pause_lets_it_go_on(long_panel: Playground)
     assert not long_panel.busy
 
 
-def test_figures_of_the_last_run_are_marked_until_the_new_one_has_its_own(long_panel: Playground):
+def test_metrics_of_the_last_run_are_marked_until_the_new_one_has_its_own(long_panel: Playground):
     marked = []
     long_panel.observe(lambda change: marked.append(change["new"]), names="stale")
     answer(long_panel, "step")
@@ -212,19 +226,19 @@ def test_the_buttons_come_back_when_a_run_fails(panel: Playground):
     panel.workbench = replace(panel.workbench, model_name="nonesuch")
     answer(panel, "train")
     wait_until_idle(panel)
-    assert "unknown model" in panel.progress["message"]
+    assert "unknown network" in panel.progress["message"]
 
 
 def test_tolerance_needs_no_new_run(panel: Playground):
-    figures, trained = panel.runs[-1]["figures"], panel.trained
+    metrics, trained = panel.runs[-1]["metrics"], panel.trained
     panel.tolerance = 0.1
-    assert panel.runs[-1]["figures"]["below tolerance"] > figures["below tolerance"]
+    assert panel.runs[-1]["metrics"]["below tolerance"] > metrics["below tolerance"]
     assert panel.trained is trained
     assert "judged at tolerance 0.1" in panel.progress["message"]
 
 
 def test_calibrate_moves_the_strength(panel: Playground):
-    wanted = panel.workbench.calibrated(panel.choice, panel_module.FRACTION).strength
+    wanted = panel.workbench.calibrated(Penalised(fraction=panel_module.FRACTION)).strength
     answer(panel, "calibrate")
     assert panel.strength == pytest.approx(wanted, rel=0.01)
     assert "Strength" in panel.progress["message"]
