@@ -17,32 +17,6 @@ from torch import Tensor
 from hgsr_lite.data.load import Split
 
 
-def random_crop(images: Tensor, padding: int = 4, generator: torch.Generator | None = None) -> Tensor:
-    """Shift each image by its own random offset of up to `padding` pixels, the size kept.
-
-    Each image is padded by `padding` zeros on every side (zero is the mean colour of normalised images) and a
-    window of the old size is cut out, all `(2 padding + 1)^2` places being equally likely.
-
-    `images`: (batch, channels, height, width), any dtype and device; the result has the same shape and dtype.
-    With a generator on the CPU the draw is the same on every device.
-
-    >>> random_crop(torch.ones(2, 3, 8, 8), padding=1, generator=torch.Generator().manual_seed(0)).shape
-    torch.Size([2, 3, 8, 8])
-    """
-    _check(images, padding)
-    return window_at(images, _draw_offsets(images, padding, generator), None, padding)
-
-
-def random_flip(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Mirror each image left to right with probability 1/2; shapes and draw as in `random_crop`.
-
-    >>> random_flip(torch.ones(2, 3, 8, 8), torch.Generator().manual_seed(0)).shape
-    torch.Size([2, 3, 8, 8])
-    """
-    _check(images, 0)
-    return window_at(images, None, _draw_mirrored(images, generator), 0)
-
-
 class BatchSpec(NamedTuple):
     """A batch before it is made: the numbers of its images, how each is shifted, and whether it is mirrored.
 
@@ -57,7 +31,7 @@ class BatchSpec(NamedTuple):
         """The images and labels of the batch."""
         if self.offsets is None:
             return split.images[self.chosen], split.labels[self.chosen]
-        images = window_at(split.images, self.offsets, self.mirrored, padding, self.chosen)
+        images = window_at(split.images, self.chosen, self.offsets, self.mirrored, padding)
         return images, split.labels[self.chosen]
 
 
@@ -73,7 +47,12 @@ def one_batch(specs: Iterable[BatchSpec]) -> BatchSpec:
 def augmented_specs(
     split: Split, batch_size: int, generator: torch.Generator | None = None, padding: int = 4
 ) -> Iterator[BatchSpec]:
-    """The specs of `augmented_batches`: all that is random about an epoch, drawn at once."""
+    """All that is random about an epoch, drawn at once: first offsets, then who is mirrored, then the order.
+
+    Every image is moved by up to `padding` pixels both ways, all `(2 padding + 1)^2` places being equally
+    likely, and mirrored with probability 1/2. With a generator on the CPU the draw is the same on every
+    device. Raises `ValueError` for images without a batch dimension and for an impossible padding.
+    """
     _check(split.images, padding)
     offsets = _draw_offsets(split.images, padding, generator)
     mirrored = _draw_mirrored(split.images, generator)
@@ -86,10 +65,7 @@ def augmented_specs(
 def augmented_batches(
     split: Split, batch_size: int, generator: torch.Generator | None = None, padding: int = 4
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """`split.batches`, each image cropped and flipped at random: one epoch.
-
-    Offsets are drawn for all images first, then the mirrored ones, then the order; see `random_crop` and
-    `random_flip`.
+    """`split.batches`, each image cropped and flipped at random as `augmented_specs` draws it: one epoch.
 
     >>> split = Split(torch.ones(5, 3, 8, 8), torch.arange(5))
     >>> [tuple(images.shape) for images, _ in augmented_batches(split, 3)]
@@ -99,33 +75,19 @@ def augmented_batches(
         yield spec.at(split, padding)
 
 
-def window_at(
-    images: Tensor,
-    offsets: Tensor | None,
-    mirrored: Tensor | None,
-    padding: int,
-    chosen: Tensor | None = None,
-) -> Tensor:
-    """Cut the window at `offsets[n]` out of the n-th zero-padded image, mirrored where `mirrored[n]` is true.
+def window_at(images: Tensor, chosen: Tensor, offsets: Tensor, mirrored: Tensor, padding: int) -> Tensor:
+    """Cut windows of the images' own size out of zero-padded images, and mirror some of them.
 
-    `offsets`: integers (batch, 2), row and column, each from 0 to `2 padding`; `padding` is the middle, where
-    nothing moves. `mirrored`: booleans (batch,). None leaves the images where, or as, they are. `chosen`,
-    integers (batch,), takes `images[chosen[n]]` for the n-th image.
+    The n-th result shows `images[chosen[n]]`, padded by `padding` zeros on every side (zero is the mean
+    colour of normalised images), from the place `offsets[n]` on, mirrored where `mirrored[n]` is true.
+    `chosen`: integers (batch,). `offsets`: integers (batch, 2), row and column, each from 0 to `2 padding`;
+    `padding` is the middle, where nothing moves. `mirrored`: booleans (batch,). Any dtype and device.
 
-    >>> image = torch.arange(4).reshape(1, 1, 2, 2)
-    >>> window_at(image, torch.tensor([[1, 2]]), None, padding=1)
+    >>> image, first = torch.arange(4).reshape(1, 1, 2, 2), torch.tensor([0])
+    >>> window_at(image, first, torch.tensor([[1, 2]]), torch.tensor([False]), padding=1)
     tensor([[[[1, 0],
               [3, 0]]]])
-    >>> window_at(image, None, torch.tensor([True]), padding=0)
-    tensor([[[[1, 0],
-              [3, 2]]]])
     """
-    if chosen is None:
-        chosen = torch.arange(len(images), device=images.device)
-    if offsets is None:
-        offsets = torch.full((len(chosen), 2), padding, device=images.device)
-    if mirrored is None:
-        mirrored = torch.zeros(len(chosen), dtype=torch.bool, device=images.device)
     for name, given in (("offsets", offsets), ("mirrored", mirrored)):
         if len(given) != len(chosen):
             raise ValueError(

@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hgsr_lite.data.augment import augmented_batches, random_crop, random_flip, window_at
+from hgsr_lite.data.augment import augmented_batches, augmented_specs, window_at
 from hgsr_lite.data.load import Split
+
+UNMOVED = {"offsets": torch.zeros(1, 2, dtype=torch.int64), "mirrored": torch.tensor([False])}
 
 
 def one_by_one(images, offsets, mirrored, padding):
@@ -26,7 +28,7 @@ def test_a_batch_is_cropped_and_flipped_as_its_images_one_by_one(shape, padding)
     images = torch.randn(shape, generator=generator)
     offsets = torch.randint(2 * padding + 1, (len(images), 2), generator=generator)
     mirrored = torch.rand(len(images), generator=generator) < 0.5
-    found = window_at(images, offsets, mirrored, padding)
+    found = window_at(images, torch.arange(len(images)), offsets, mirrored, padding)
     assert found.shape == images.shape
     if len(images):
         assert torch.equal(found, one_by_one(images, offsets, mirrored, padding))
@@ -66,27 +68,20 @@ def test_lookups_and_the_compiled_loop_cut_the_same_windows():
     images, chosen = torch.randn(50, 2, 7, 9), torch.randint(50, (80,), generator=generator)
     offsets = torch.randint(7, (80, 2), generator=generator)
     mirrored = torch.rand(80, generator=generator) < 0.5
-    compiled = window_at(images, offsets, mirrored, 3, chosen)
+    compiled = window_at(images, chosen, offsets, mirrored, 3)
     # Half precision goes by lookups; these whole numbers are exact in it.
     whole = (images * 10).round()
-    looked_up = window_at(whole.bfloat16(), offsets, mirrored, 3, chosen).float()
-    assert torch.equal(window_at(whole, offsets, mirrored, 3, chosen), looked_up)
+    looked_up = window_at(whole.bfloat16(), chosen, offsets, mirrored, 3).float()
+    assert torch.equal(window_at(whole, chosen, offsets, mirrored, 3), looked_up)
     assert torch.equal(compiled, one_by_one(images[chosen], offsets, mirrored, 3))
 
 
 def test_every_crop_and_both_flips_come_up_about_equally_often():
-    generator = torch.Generator().manual_seed(0)
-    marked = torch.zeros(9000, 1, 3, 3)
-    marked[:, 0, 1, 1] = 1
-    places = random_crop(marked, padding=1, generator=generator).flatten(1).argmax(1)
+    split = Split(torch.zeros(9000, 1, 3, 3), torch.arange(9000))
+    whole = next(augmented_specs(split, 9000, torch.Generator().manual_seed(0), padding=1))
+    places = whole.offsets[:, 0] * 3 + whole.offsets[:, 1]
     assert (places.bincount(minlength=9) - 1000).abs().max() < 150
-    left = torch.tensor([1.0, 0.0]).expand(4000, 1, 1, 2)
-    assert abs(int(random_flip(left, generator)[:, 0, 0, 0].sum()) - 2000) < 150
-
-
-def test_no_padding_leaves_images_where_they_are():
-    images = torch.randn(4, 1, 6, 6)
-    assert torch.equal(random_crop(images, padding=0), images)
+    assert abs(int(whole.mirrored.sum()) - 4500) < 200
 
 
 def test_augmentation_leaves_the_images_given_in_unchanged():
@@ -99,18 +94,18 @@ def test_augmentation_leaves_the_images_given_in_unchanged():
 @pytest.mark.parametrize("padding", [-1, 1.5])
 def test_an_impossible_padding_is_refused(padding):
     with pytest.raises(ValueError, match="padding must be a whole number of pixels, 0 or more"):
-        random_crop(torch.zeros(1, 1, 4, 4), padding)
+        epoch(torch.zeros(1, 1, 4, 4), 0, padding)
 
 
 def test_images_without_a_batch_dimension_are_refused():
     with pytest.raises(ValueError, match=r"shape \(batch, channels, height, width\), not \(3, 8, 8\)"):
-        random_flip(torch.zeros(3, 8, 8))
+        epoch(torch.zeros(3, 8, 8), 0, padding=1)
 
 
 @pytest.mark.parametrize("number", [-1, 4])
 def test_an_image_that_is_not_there_is_refused(number):
     with pytest.raises(ValueError, match="chosen must number images from 0 to 3"):
-        window_at(torch.zeros(4, 1, 2, 2), None, None, 0, torch.tensor([number]))
+        window_at(torch.zeros(4, 1, 2, 2), torch.tensor([number]), **UNMOVED, padding=0)
 
 
 @pytest.mark.parametrize("given", ["offsets", "mirrored"])
@@ -118,10 +113,11 @@ def test_a_row_too_few_is_refused(given):
     rows = {"offsets": torch.ones(4, 2, dtype=torch.int64), "mirrored": torch.ones(4, dtype=torch.bool)}
     rows[given] = rows[given][:2]
     with pytest.raises(ValueError, match=f"{given} has 2 rows for 4 images: give one row for each"):
-        window_at(torch.zeros(4, 1, 4, 4), **rows, padding=1)
+        window_at(torch.zeros(4, 1, 4, 4), torch.arange(4), **rows, padding=1)
 
 
 def test_a_gradient_flows_back_through_a_flip():
     images = torch.randn(4, 1, 3, 3, requires_grad=True)
-    random_flip(images).sum().backward()
+    offsets, mirrored = torch.zeros(4, 2, dtype=torch.int64), torch.tensor([True, False, True, True])
+    window_at(images, torch.arange(4), offsets, mirrored, padding=0).sum().backward()
     assert torch.equal(images.grad, torch.ones_like(images))

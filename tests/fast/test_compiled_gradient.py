@@ -88,13 +88,13 @@ print("agree")
 """
 THREADS = """
 import torch, hgsr_lite as hg
-from hgsr_lite.data.augment import random_crop
+from hgsr_lite.data import Split, augmented_batches
 torch.set_num_threads({threads})
 reg = hg.Regularizer(torch.nn.Conv2d(130, 130, 3), "gl", strength=1e-3)
 reg.add_gradient_()
 print(torch.get_num_threads())
 reg.prox_(0.1)
-random_crop(torch.zeros(100, 3, 32, 32))
+next(augmented_batches(Split(torch.zeros(100, 3, 32, 32), torch.arange(100)), 100))
 print(torch.get_num_threads())
 """
 
