@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hgsr_lite.data.load import Split
+from hgsr_lite.data.parts import Split
 
 
 class BatchSpec(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -17,15 +16,14 @@ from hgsr_lite.data import BatchSpec, Data, augmented_specs
 from hgsr_lite.groups import sum_dtype
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.training.checkpoint import fingerprint
+from hgsr_lite.training.dying import warn_of_death
 from hgsr_lite.training.history import History
 from hgsr_lite.training.measurement import evaluate
 from hgsr_lite.training.settings import Settings
-from hgsr_lite.zeros import SparsityReport, sparsity
+from hgsr_lite.zeros import sparsity
 
 FINISHED = "finished"
 """How a run ended that did not stop early."""
-_CHANCE = 0.98  # a loss above this share of ln(classes) has learnt nothing
-_FEW_STEPS = 50  # in fewer, a network may well have learnt nothing yet
 
 
 class DivergedError(FloatingPointError):
@@ -63,7 +61,7 @@ class TrainingState:
         self.history = History()
         self.epoch = 0
         self.steps = math.ceil(len(data.train.labels) / settings.batch_size)
-        self._warned: set[str] = set()
+        self.warned: set[str] = set()
         self._identity: dict[str, Any] | None = None
 
     def state(self) -> dict[str, Any]:
@@ -230,7 +228,7 @@ class TrainingState:
             }
         )
         self.history.take_snapshot(self.model, self.epoch, self.settings.epochs)
-        self._guard(report, loss, term)
+        warn_of_death(self, report, loss, term)
 
     def diverged(self, loss: float, term: float) -> DivergedError:
         """The error of a run whose loss or weights are no longer finite, with the history so far."""
@@ -243,36 +241,3 @@ class TrainingState:
             f"strength up (warmup=0.5){precision}",
             self.history,
         )
-
-    def _guard(self, report: SparsityReport, loss: float, term: float) -> None:
-        """Say at once when a layer, or the network, has died; not at the end of the run."""
-        if self.regularizer is None:
-            return
-        chance = _CHANCE * math.log(self.data.num_classes)
-        at_chance = loss > chance
-        empty = [layer.name for layer in report.layers if layer.below_tolerance == layer.weights]
-        for name in empty:
-            state = (
-                "and the loss is at chance: the network is dead"
-                if at_chance
-                else (
-                    "though the loss is not at chance; before a batch norm the scale means little, else "
-                    "the layer is dying"
-                )
-            )
-            self._warn(name + str(at_chance), f"every weight of layer {name!r} is below tolerance, {state}")
-        had_learnt = any(record["training loss"] <= chance for record in self.history.records)
-        should_have = self.epoch == self.settings.epochs and self.epoch * self.steps >= _FEW_STEPS
-        if at_chance and term > loss and (had_learnt or should_have) and not empty:
-            self._warn("chance", "the loss is at chance, though no layer is below tolerance as a whole")
-
-    def _warn(self, once: str, what: str) -> None:
-        if once in self._warned:
-            return
-        self._warned.add(once)
-        note = (
-            f"epoch {self.epoch}: {what}. Lower the strength (now {self.regularizer.current_strength:g}) "
-            "or warm it up (warmup=0.5)."
-        )
-        self.history.notes.append(note)
-        warnings.warn(note, RuntimeWarning, stacklevel=8)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hgsr_lite.data import Split
 from hgsr_lite.data.augment import augmented_batches, augmented_specs, window_at
-from hgsr_lite.data.load import Split
 
 UNMOVED = {"offsets": torch.zeros(1, 2, dtype=torch.int64), "mirrored": torch.tensor([False])}
 

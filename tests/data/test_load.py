@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from hgsr_lite.data.load import Split, find_device, load_data
+from hgsr_lite.data import Split, find_device, load_data
 from hgsr_lite.data.splits import draw, split_indices
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hgsr_lite.data.load import Data, load_data
+from hgsr_lite.data import Data, load_data
 from hgsr_lite.models import build_model
 from hgsr_lite.regularizer import Regularizer
 from hgsr_lite.removal.cost import parameters
