@@ -20,6 +20,7 @@ from torch.nn.functional import conv2d, pad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
+from hgsr_lite.fast.known import DTYPES
 from hgsr_lite.fast.living import (
     LivingKernels,
     Window,
@@ -27,8 +28,6 @@ from hgsr_lite.fast.living import (
     empty_images,
     plain_sparse_convolution,
 )
-
-_DTYPES = (torch.float32, torch.float64)
 
 
 @cache
@@ -39,7 +38,7 @@ def has_numba() -> bool:
 
 def compiled_takes(images: Tensor) -> bool:
     """Whether the compiled loops read these images."""
-    return images.device.type == "cpu" and images.dtype in _DTYPES and has_numba()
+    return images.device.type == "cpu" and images.dtype in DTYPES and has_numba()
 
 
 @lru_cache(maxsize=4096)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hgsr_lite.fast import buckets, plain_gradient_, stacked_gradient_
-from hgsr_lite.fast.cpu.gradient import DTYPES, compiled_work, fused_gradient_
+from hgsr_lite.fast.cpu.gradient import compiled_work, fused_gradient_
 from hgsr_lite.fast.cpu.prox import fused_prox_
+from hgsr_lite.fast.known import DTYPES
 from hgsr_lite.fast.plain import plain_prox_
 from hgsr_lite.groups import GROUPINGS, Layout
 from hgsr_lite.penalties import Penalty

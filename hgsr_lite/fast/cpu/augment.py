@@ -7,14 +7,12 @@ from functools import cache
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
-from hgsr_lite.fast.cpu.gradient import start_threads
-from hgsr_lite.fast.first_use import explained
+from hgsr_lite.fast.cpu.compiling import compiled
+from hgsr_lite.fast.known import DTYPES
 
-DTYPES = {torch.float32, torch.float64}
-"""The dtypes that this loop takes; the others go the way of lookups."""
 _PARALLEL_FROM = 1 << 17  # pixels: below this, waking a second thread costs more than it saves
 
 
@@ -33,9 +31,7 @@ def fused_windows(
 
 @cache
 def _compiled_copy(parallel: bool) -> Callable:
-    if parallel:
-        start_threads()
-    return explained(njit(cache=True, parallel=parallel)(_copy_of(parallel)))
+    return compiled(_copy_of(parallel), parallel=parallel)
 
 
 def _copy_of(parallel: bool) -> Callable:

@@ -12,23 +12,21 @@ groupings, grouped and transposed convolutions and linear layers.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from numba import config, get_num_threads, njit, prange
+from numba import config, prange
 from torch import Tensor
 
 from hgsr_lite.fast.cpu import extremes, tile
 from hgsr_lite.fast.cpu import rows as row_loops
+from hgsr_lite.fast.cpu.compiling import compiled, mark_of
 from hgsr_lite.fast.cpu.extremes import is_extreme, serve_extreme
 from hgsr_lite.fast.cpu.memory import row_of
 from hgsr_lite.fast.cpu.rows import (
-    EXPONENTS,
     FAST,
     add_row,
     add_to_groups,
@@ -36,13 +34,10 @@ from hgsr_lite.fast.cpu.rows import (
     raise_to,
     row_norms,
 )
-from hgsr_lite.fast.first_use import explained
+from hgsr_lite.fast.known import DTYPES, EXPONENTS
 from hgsr_lite.groups import Layout, kernel_stack
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.table import PenaltySpec
-
-DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
-"""The dtypes the compiled kernel takes; the others go the plain way."""
 
 # Weights in a block. Where a group lies in one piece, a block is so small that its weights are still in the
 # cache when they are read again; where groups lie across one another, so large that long rows stream.
@@ -227,21 +222,9 @@ def _walk_of(mark: int) -> Callable:
 
 
 @cache
-def start_threads() -> None:
-    """Start numba's threads. Left to itself, that would give PyTorch as many, whatever it was told."""
-    threads = torch.get_num_threads()
-    get_num_threads()
-    torch.set_num_threads(threads)
-
-
-@cache
 def _compiled_walk(parallel: bool) -> Callable:
-    if parallel:
-        start_threads()
-    # Numba's cache itself looks at this file only.
-    sources = b"".join(Path(source.__file__).read_bytes() for source in (row_loops, tile, extremes))
-    walk = _walk_of(zlib.crc32(sources) + parallel)
-    return explained(njit(cache=True, fastmath=FAST, parallel=parallel)(walk))
+    walk = _walk_of(mark_of(row_loops, tile, extremes) + parallel)
+    return compiled(walk, parallel=parallel, fastmath=FAST)
 
 
 def knows(spec: PenaltySpec) -> bool:

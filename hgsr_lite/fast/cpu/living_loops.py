@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 from numba import njit
 
 from hgsr_lite.fast.cpu import living_tile
+from hgsr_lite.fast.cpu.compiling import compiled, mark_of
 from hgsr_lite.fast.cpu.living_tile import VECTORS, pool_tile_of, sliding_tile_of, tile_of, vector_bytes
-from hgsr_lite.fast.first_use import explained
 
 SLIDING = 3
 """The width of kernels for which there are sliding tiles."""
@@ -223,18 +221,12 @@ def _pool_of(mark: int) -> Callable:
 
 
 @cache
-def _mark() -> int:
-    """What changes with the file that numba's cache does not look at: it knows this one only."""
-    return zlib.crc32(Path(living_tile.__file__).read_bytes())
-
-
-@cache
 def compiled_convolution() -> Callable:
     """The loop over output channels; it runs without Python's lock, so that threads can share them."""
-    return explained(njit(cache=True, nogil=True)(_convolve_of(_mark())))
+    return compiled(_convolve_of(mark_of(living_tile)), nogil=True)
 
 
 @cache
 def compiled_pool() -> Callable:
     """The loop over channels, as in `compiled_convolution`."""
-    return explained(njit(cache=True, nogil=True)(_pool_of(_mark())))
+    return compiled(_pool_of(mark_of(living_tile)), nogil=True)

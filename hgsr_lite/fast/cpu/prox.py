@@ -8,21 +8,19 @@ two are nearly as good, the two versions may end in different ones. `prox` is th
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numba import carray, njit, prange
 
 from hgsr_lite.fast.cpu import gradient, half_groups, half_thresholds, thresholds
-from hgsr_lite.fast.cpu.gradient import CompiledWork, start_threads
+from hgsr_lite.fast.cpu.compiling import compiled, mark_of
+from hgsr_lite.fast.cpu.gradient import CompiledWork
 from hgsr_lite.fast.cpu.half_groups import rooted_half, squared_half
 from hgsr_lite.fast.cpu.half_thresholds import half_one, kernel_group
 from hgsr_lite.fast.cpu.memory import pointer
 from hgsr_lite.fast.cpu.thresholds import COMPILE, exclusive_one, rooted_exclusive, squared_exclusive
-from hgsr_lite.fast.first_use import explained
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.proximal import solved_exponents
 from hgsr_lite.table import PENALTIES, PenaltySpec
@@ -229,17 +227,8 @@ def knows(spec: PenaltySpec) -> bool:
 
 @cache
 def _compiled_walk(row: tuple[int, float, float], parallel: bool) -> Callable:
-    if parallel:
-        start_threads()
-    walk = _walk_of(row, _fingerprint() + parallel)
-    return explained(njit(cache=True, parallel=parallel, **COMPILE)(walk))
-
-
-@cache
-def _fingerprint() -> int:
-    """Of everything that is compiled into the walk: numba's cache itself looks at this file only."""
-    sources = (gradient, half_groups, half_thresholds, thresholds)
-    return zlib.crc32(b"".join(Path(source.__file__).read_bytes() for source in sources))
+    mark = mark_of(gradient, half_groups, half_thresholds, thresholds)
+    return compiled(_walk_of(row, mark + parallel), parallel=parallel, **COMPILE)
 
 
 def fused_prox_(penalty: Penalty, work: CompiledWork, step: float, l1_step: float = 0.0) -> int:

@@ -9,9 +9,6 @@ from hgsr_lite.fast.cpu.tile import ELEMENTS, KERNELS, add_l1_tile, add_l2_tile,
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # not "nnan": a NaN weight must stay visible
 
-EXPONENTS = {2.0, 1.0, 0.5, 0.0, -0.5, -1.0}
-"""What `raise_to` knows."""
-
 # Kernels of 3x3 go by tiles, those of one number by plain loops. Measured, for the others: short loops over a
 # kernel's elements are fastest with their length left open, and with the sign as arithmetic: a branch on a
 # random sign costs more than the rest.

@@ -30,9 +30,6 @@ from hgsr_lite.fast.cpu.living_tile import lanes
 from hgsr_lite.fast.cpu.shares import run_shares
 from hgsr_lite.fast.living import LivingKernels, Window, batch_innermost, empty_images
 
-DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
-"""The dtypes that the compiled loop takes."""
-
 _CACHE_BYTES = 1 << 18  # what may be read between two rows of one output channel
 _PARALLEL_FROM = 1 << 22  # multiply-adds: below this, waking a second thread costs more than it saves
 
@@ -103,7 +100,7 @@ def sparse_convolution(
 ) -> Tensor:  # fmt: skip
     """`clamp(residual + bias + sum over living kernels, low, high)`, batch innermost.
 
-    `images` is (batch, input channels, height, width) on the CPU in a dtype of `DTYPES`, as are all others.
+    `images` is (batch, input channels, height, width) on the CPU, in float32 or float64 as are all others.
 
     >>> living = LivingKernels(torch.full((1, 1, 1), 3.0), torch.tensor([1]), torch.tensor([0, 0, 1]))
     >>> images = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)

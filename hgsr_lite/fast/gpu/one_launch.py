@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hgsr_lite.fast.gpu.stacked import send
+from hgsr_lite.fast.known import EXPONENTS
 from hgsr_lite.groups import Layout, groups_first
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.table import PenaltySpec
@@ -27,8 +28,6 @@ TILE = 10
 """A program holds 2 ** 10 numbers at a time."""
 COLUMNS = 7
 """Numbers in a row of the table of groups."""
-EXPONENTS = {2.0, 1.0, 0.5, 0.0, -0.5, -1.0}
-"""What `_raise_to` knows."""
 
 
 @triton.jit
