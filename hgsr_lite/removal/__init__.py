@@ -5,21 +5,32 @@ zero.
 
 from __future__ import annotations
 
-from hgsr_lite.removal.compaction import compact
-from hgsr_lite.removal.cost import latency, macs, parameters
+from hgsr_lite.removal.compaction import check_input, compact, compare
+from hgsr_lite.removal.cost import Cost, latency, macs, parameters
 from hgsr_lite.removal.loading import load_compact
+from hgsr_lite.removal.proof import OutputChange, random_like
 from hgsr_lite.removal.pruning import prune
 from hgsr_lite.removal.ranking import LossRise, Norm, Random, Tolerance
+from hgsr_lite.removal.report import CompactReport, Report, before_and_after, written
 
 __all__ = [
+    "CompactReport",
+    "Cost",
     "LossRise",
     "Norm",
+    "OutputChange",
     "Random",
+    "Report",
     "Tolerance",
+    "before_and_after",
+    "check_input",
     "compact",
+    "compare",
     "latency",
     "load_compact",
     "macs",
     "parameters",
     "prune",
+    "random_like",
+    "written",
 ]

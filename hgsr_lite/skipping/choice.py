@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from hgsr_lite.fast import alive_kernels, batch_innermost, called_directly
-from hgsr_lite.removal.proof import random_like
+from hgsr_lite.removal import random_like
 from hgsr_lite.skipping.layers import LivingConvolution
 
 TILES = (16, 32, 64, 128)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hgsr_lite.arguments import as_path, shown
 from hgsr_lite.fast import alive_kernels
 from hgsr_lite.layers import check_model
-from hgsr_lite.removal.loading import load_compact
+from hgsr_lite.removal import load_compact
 
 _ALIVE, _SHAPE, _WEIGHT = ".living_bitmap", ".living_shape", ".living_weight"
 CHECKSUM = "living_checksum"

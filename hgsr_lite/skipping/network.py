@@ -19,9 +19,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from hgsr_lite.arguments import check_count
 from hgsr_lite.coupling import first_line, tensors
 from hgsr_lite.fast import called_directly, has_numba, smallest_batch
-from hgsr_lite.removal.compaction import check_input, compare
-from hgsr_lite.removal.proof import OutputChange, random_like
-from hgsr_lite.removal.report import CompactReport
+from hgsr_lite.removal import CompactReport, OutputChange, check_input, compare, random_like
 from hgsr_lite.skipping.chain import LivingChain, chain_layers_
 from hgsr_lite.skipping.choice import (
     DenseNetwork,

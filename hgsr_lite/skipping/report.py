@@ -11,9 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from hgsr_lite.fast import alive_kernels
-from hgsr_lite.removal.cost import Cost, latency, macs
-from hgsr_lite.removal.proof import OutputChange
-from hgsr_lite.removal.report import CompactReport, Report, before_and_after, written
+from hgsr_lite.removal import (
+    CompactReport,
+    Cost,
+    OutputChange,
+    Report,
+    before_and_after,
+    latency,
+    macs,
+    written,
+)
 from hgsr_lite.skipping.choice import FORMATS, DenseNetwork
 from hgsr_lite.skipping.living_file import living_bytes, stored_numbers
 
