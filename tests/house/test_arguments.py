@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import hgsr_lite as hg
-from hgsr_lite.removal import load_living, save_living
+from hgsr_lite.skipping import load_living, save_living
 from hgsr_lite.study import Study
 from hgsr_lite.training import Recipe
 
