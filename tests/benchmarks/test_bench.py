@@ -60,6 +60,25 @@ def test_the_quick_benchmark_fills_its_table_and_its_variants_agree(tmp_path):
             assert (figures.filter(like="ms, ").iloc[:2] > 0).all(axis=None)
 
 
+def test_what_is_said_of_threads_and_of_live_figures_is_the_tables():
+    results = REPOSITORY / "benchmarks" / "results" / "cpu"
+    said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    threads = pd.read_csv(results / "threads.csv")
+    for (network, pixels), pair in threads.groupby(["network", "pixels"]):
+        alone, busy = (pair[pair["busy"] == count].iloc[0] for count in (0, 4))
+        row = f"| {network}, {pixels} pixels | {alone['gflop']:g} | {alone['two_over_one']:.2f} "
+        row += f"| {busy['two_over_one']:.2f} ({busy['lowest']:.2f} to {busy['highest']:.2f}) |"
+        assert row in said
+    figures = pd.read_csv(results / "live.csv").set_index("figure")
+    for figure, row in figures.drop(index="trainer").iterrows():
+        times = [row[f"{what} ms, {where}"] for where in ("no limit", "60 Hz") for what in ("median", "p95")]
+        heap = [row[f"heap MB after {moves} moves"] for moves in (100, 600)]
+        assert f"| {figure} | " + " | ".join(f"{number:.1f}" for number in [*times, *heap]) + " |" in said
+    trainer = figures.loc["trainer"]
+    for words in (f"{trainer['frames a second']:.1f} frames", f"takes {trainer['epoch s, dense']:.2f} s"):
+        assert words in said
+
+
 def test_what_is_said_of_dead_kernels_is_the_tables():
     table = pd.read_csv(REPOSITORY / "benchmarks" / "results" / "cpu" / "skipping.csv")
     said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
