@@ -214,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = Path(__file__).parent / "results" / "cpu"
     parser.add_argument("--out", type=Path, default=default, help="folder for the table")
     options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
     if _CHROMIUM is None:
         print("no Chromium, so no live figure was timed: apt-get install chromium", file=sys.stderr)
         return 1

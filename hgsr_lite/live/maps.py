@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -124,6 +126,12 @@ def layer_places(model: nn.Module) -> list[dict[str, Any]]:
     return found
 
 
-def plain_record(record: dict[str, Any]) -> dict[str, float]:
-    """A record as JSON takes it."""
-    return {key: float(value) if key != "epoch" else int(value) for key, value in record.items()}
+def plain_record(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Numbers as JSON takes them, which knows no NaN and no infinity: they become nothing."""
+    return {key: _plain(value) for key, value in record.items()}
+
+
+def _plain(value: Any) -> float | None:
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if math.isfinite(value) else None

@@ -85,7 +85,7 @@ class Playground(LiveFigure):
     runs = traitlets.List().tag(sync=True)
 
     def __init__(self, workbench: Workbench, method: Penalised, proximal: bool = False) -> None:
-        self.workbench = workbench
+        self.workbench, self._layers = workbench, method.layers
         method = workbench.calibrated(method)
         self.dense, self.trained = workbench.train(), workbench.train(method, proximal=proximal)
         self._stop, self._hold, self._one_epoch = threading.Event(), threading.Event(), threading.Event()
@@ -113,7 +113,12 @@ class Playground(LiveFigure):
     @property
     def method(self) -> Penalised:
         """The penalty that the controls show; `ValueError` for a strength of 0."""
-        return Penalised(self.penalty, self.grouping, self.strength, l1_mix=self.l1_mix, warmup=self.warmup)
+        return replace(self._penalised(), strength=self.strength, fraction=None)
+
+    def _penalised(self) -> Penalised:
+        """The same without its strength: one that pulls as hard as the loss."""
+        chosen = {"l1_mix": self.l1_mix, "warmup": self.warmup, "layers": self._layers}
+        return Penalised(self.penalty, self.grouping, fraction=FRACTION, **chosen)
 
     @property
     def log(self) -> pd.DataFrame:
@@ -132,8 +137,7 @@ class Playground(LiveFigure):
 
     def calibrate(self) -> None:
         """Set the strength by `Workbench.calibrated`."""
-        method = replace(self.method, strength=None, fraction=FRACTION)
-        self.strength = float(f"{self.workbench.calibrated(method).strength:.3g}")
+        self.strength = float(f"{self.workbench.calibrated(self._penalised()).strength:.3g}")
         self.progress = _idle(
             f"Strength {self.strength:.1e}: at the start the penalty pulls as hard as the loss."
         )

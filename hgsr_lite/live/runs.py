@@ -42,7 +42,7 @@ def run_in_table(
         "tolerance": tolerance,
         "name": f"{number}: {words}",
         "ending": ending(trained),
-        "metrics": dict(metrics),
+        "metrics": plain_record(metrics),
         "records": [plain_record(record) for record in trained.history.records],
         "norms": newest_norms(trained.history),
     }

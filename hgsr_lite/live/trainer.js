@@ -59,7 +59,7 @@ function render({ model, el }) {
     buttons.draw(phase);
     seen ||= report.records.length > 0;
     const shown = seen || runs.length === 0 ? { records: report.records, norms: report.norms, stale: false } : {};
-    const over = report.ending !== "" && report.records.length > 0 && !report.ending.startsWith("epoch");
+    const over = current && report.ending !== "" && report.records.length > 0 && !report.ending.startsWith("epoch");
     if (over) runs = [...runs, asFinished(report)];
     view.draw({ ...shown, epochs: report.epochs, ...(over || !runs.length ? { runs } : {}) });
     view.say(inWords(report), report.share);

@@ -117,7 +117,9 @@ def _shrink_(work: nn.Module, proof: Proof, exact_only: bool, removals: Removals
 
 
 def check_input(model: nn.Module, example_input: Tensor) -> None:
-    """Refuse what cannot be made smaller: no images, another device, weights that are not finite."""
+    """Refuse what cannot be made smaller: no network with weights, no images, another device or dtype than
+    the model's, weights that are not finite or are computed.
+    """
     check_model(model)
     if not isinstance(example_input, Tensor) or not example_input.is_floating_point():
         what = getattr(example_input, "dtype", type(example_input).__name__)

@@ -72,14 +72,26 @@ def _text(value: Any) -> str:
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    """Write rows as a CSV file, whole or not at all; every row's cells stand under their own headings."""
+    """Write rows as a CSV file, whole or not at all; every row's cells stand under their own headings.
+
+    Headings that the file has keep their place: rows that were read know nothing of their empty cells.
+    """
     rows = list(rows)
-    headings = list(dict.fromkeys(name for row in rows for name in row if name != "seal"))
+    named = dict.fromkeys(name for row in rows for name in row)
+    kept = [name for name in _headings(path) if name in named or name in (*FIELDS, *_IMAGES)]
+    headings = [name for name in dict.fromkeys([*kept, *named]) if name != "seal"]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*headings, "seal"], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, text.getvalue())
+
+
+def _headings(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:

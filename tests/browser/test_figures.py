@@ -431,6 +431,18 @@ def test_what_is_pressed_before_the_worker_has_answered_counts_once(open_page: O
     assert page.locator("table tbody tr").count() == 1
 
 
+NO_WORKER = "window.Worker = class { constructor() { throw new Error('not here'); } };"
+
+
+def test_where_a_page_may_start_no_worker_it_trains_itself_and_forgets(open_page: Open):
+    page = open_page(Trainer(epochs=2, strength=1e-3), script=NO_WORKER)
+    page.get_by_role("button", name="Train").click()
+    page.wait_for_function(f"{STATUS}.includes('finished after epoch 2')", timeout=120_000)
+    assert page.locator("table tbody tr").count() == 1
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_function("document.querySelectorAll('table tbody tr').length === 0")
+
+
 def test_a_stop_that_comes_too_late_finds_the_run_finished(open_page: Open):
     page = open_page(Trainer(epochs=2, strength=1e-3), script=SLOW_WORKER)
     page.get_by_role("button", name="Train").click()

@@ -10,6 +10,7 @@ import torch
 
 import hgsr_lite as hg
 from hgsr_lite.live import panel as panel_module
+from hgsr_lite.live.maps import plain_record
 from hgsr_lite.live.panel import Playground, playground
 from hgsr_lite.live.runs import ending
 from hgsr_lite.live.workbench import SHOWN, Workbench, before_and_after, compare
@@ -242,6 +243,23 @@ def test_calibrate_moves_the_strength(panel: Playground):
     answer(panel, "calibrate")
     assert panel.strength == pytest.approx(wanted, rel=0.01)
     assert "Strength" in panel.progress["message"]
+
+
+def test_every_run_of_a_panel_acts_on_the_layers_it_was_given(bench: Workbench):
+    panel = Playground(bench, Penalised(strength=1e-3, layers=("features.conv2",)))
+    assert panel.method.layers == ("features.conv2",)
+    panel.strength = 0.0
+    panel.calibrate()
+    alone = bench.calibrated(Penalised(fraction=1.0, layers=("features.conv2",))).strength
+    assert panel.strength == pytest.approx(alone, rel=1e-2)
+
+
+def test_numbers_that_json_does_not_know_become_nothing():
+    assert plain_record({"epoch": 2, "loss": float("nan"), "share": 0.5}) == {
+        "epoch": 2,
+        "loss": None,
+        "share": 0.5,
+    }
 
 
 def test_progress_is_told_while_the_kernel_is_free_for_other_work(long_panel: Playground):

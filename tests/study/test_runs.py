@@ -23,6 +23,7 @@ from hgsr_lite.study.tables import read_rows, read_table, rows_of, write_table
 from hgsr_lite.training.recipe import Penalised, Recipe
 from hgsr_lite.training.settings import Settings
 
+STUDIES = Path(__file__).resolve().parents[2] / "studies"
 IMAGES = Images(limit=100)
 RECIPES = tuple(
     Recipe(method=Penalised("gl", fraction=fraction), settings=Settings(seed=seed))
@@ -171,6 +172,16 @@ def test_a_last_row_cut_in_mid_number_is_not_believed(study):
     study.table.write_text(study.table.read_text()[:-3])
     shutil.rmtree(study.folder.path)
     assert study.status().done == 5
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10_seeds"])
+def test_a_table_that_is_read_and_written_back_is_the_same_file(tmp_path, name):
+    """Its empty cells are not read: neither the columns' order nor a column may hang on them."""
+    committed = STUDIES / f"{name}.csv"
+    copy = tmp_path / committed.name
+    copy.write_bytes(committed.read_bytes())
+    write_table(copy, read_rows(copy)[0])
+    assert copy.read_bytes() == committed.read_bytes()
 
 
 def test_columns_in_another_order_are_the_same_table(study):
