@@ -23,6 +23,7 @@ def reading_norm(module: nn.Module) -> Tensor:
 
     `(input channels,)`, grouped or transposed as the layer may be; 0 exactly where it ignores the channel.
 
+    >>> import torch
     >>> layer = nn.Conv2d(2, 2, 1, groups=2)
     >>> _ = layer.weight.data.copy_(torch.tensor([3.0, 0.0]).view(2, 1, 1, 1))
     >>> reading_norm(layer)
@@ -34,6 +35,7 @@ def reading_norm(module: nn.Module) -> Tensor:
 def reading_norms(model: nn.Module) -> dict[str, Tensor]:
     """Layer name -> its `reading_norm`, for every convolution and linear layer.
 
+    >>> import torch
     >>> layer = nn.Linear(2, 1)
     >>> _ = layer.weight.data.copy_(torch.tensor([[3.0, 0.0]]))
     >>> reading_norms(nn.Sequential(layer))

@@ -93,7 +93,7 @@ class Lab:
         started = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
         self.process.terminate()
         # A command may end before the server that it started; on a loaded machine both take long.
-        for process in psutil.wait_procs(started, timeout=60 if len(started) == 1 else 10)[1]:
+        for process in psutil.wait_procs(started, timeout=10)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
             self.process.wait(60)

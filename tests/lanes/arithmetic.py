@@ -26,9 +26,7 @@ SETTINGS = {
     "crossed": ("SSE41", "avx2", "2"),
     "narrow": ("SSE41", "default", "1"),
 }
-TRAINS = re.compile(
-    r"\b(fit|fit_many|make_run|run_fast|prune)\(|optimizer\.step\(|bench\.train\(|removal\.train\("
-)
+TRAINS = re.compile(r"\b(fit|fit_many|make_run|run_fast|prune)\(|optimizer\.step\(|bench\.train\(")
 """What a test that trains says somewhere: it must be marked, which `tests/house` holds."""
 TWO_PROCESSES = ("--numprocesses=2", "--dist=worksteal")
 NO_TESTS = 5

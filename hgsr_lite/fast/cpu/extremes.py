@@ -28,7 +28,7 @@ def is_extreme(norms, norm, scale, address, start, stride, elements, sample):
     for at in range(every.size):
         outside += real((every[at] > most) | ((every[at] < least) & (every[at] > 0)))
         zeros += real(every[at] == 0)
-    if outside > 0 or not (scale == 0 or _LEAST < scale < _MOST):
+    if outside > 0 or not (scale == 0 or _LEAST < abs(scale) < _MOST):
         return True
     if norm == 2 and elements > 1 and zeros > 0:
         for row in range(norms.shape[0]):
