@@ -57,7 +57,9 @@ def assert_same_numbers(net, small, report):
     full = dict(net.named_parameters())
     for name, parameter in small.named_parameters():
         expected = full[name].detach().flatten()[report.places[name].flatten()].view(parameter.shape)
-        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-9, atol=1e-12)
+        # Adam divides by a root that may be tiny: rounding of 1e-16, another one on every processor, grows to
+        # 3e-9 in ten steps. Momentum in wrong places is off by 0.04.
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=list(OPTIMIZERS))
