@@ -77,7 +77,9 @@ def test_the_first_page_s_committed_rows_come_out_again(data, handed_over):
     """Another processor rounds otherwise, which changes as much as another seed would.
 
     Over six seeds the accuracies were 99.3 +- 0.3 % (dense) and 99.4 +- 0.5 % (penalised): two such draws lie
-    3 points apart less than once in ten thousand times. No channel went in any of them.
+    3 points apart less than once in ten thousand times. How many channels go differs widely between seeds
+    (31 to 51 thousand parameters were left), how much lies in living kernels less: 13.6 +- 2.9 % of the dense
+    network over five seeds.
     """
     trained = {}
     for name, strength in (("dense", 0.0), ("hsq_gl12, gradient steps", 1e-4)):
@@ -90,4 +92,8 @@ def test_the_first_page_s_committed_rows_come_out_again(data, handed_over):
     assert [row["network"] for row in again] == [row["network"] for row in committed]
     for new, old in zip(again, committed, strict=True):
         assert new["accuracy_after_zeroing"] == pytest.approx(old["accuracy_after_zeroing"], abs=0.03)
-        assert new["parameters"] == pytest.approx(old["parameters"], rel=0.25)
+    (dense, penalised), (old_dense, old_penalised) = again, committed
+    assert dense["parameters"] == old_dense["parameters"] == dense["in_living_kernels"]
+    for row in (penalised, old_penalised):
+        assert row["in_living_kernels"] < 0.3 * dense["parameters"]
+        assert row["in_living_kernels"] < row["parameters"] <= dense["parameters"]
