@@ -55,15 +55,18 @@ def against_plain(runs: pd.DataFrame, gain: str, level: float) -> pd.DataFrame:
 
     The difference of the mean test accuracies after fine-tuning, paired over seeds, with its 95 % interval
     where at least three seeds have both, `p (Holm)` over these rows. `reach` and `plain's reach` count the
-    seeds in which each gets to the level at all. Pairs of which neither ever does are left out.
+    seeds in which each gets to the level at all. Left out: pairs of which neither ever does, and pairs of
+    which one has no runs, which says nothing about it.
     """
     paths = runs[runs["fraction"].notna()]
     found = at_levels(paths, [level], gain=gain, chosen_by=TUNED[0], reported=TUNED[1], path=PATH)
     found = found.dropna(subset=TUNED[1])
     reach = found.groupby(list(PATH))["seed"].nunique()
     plain = {key: keys[0] for keys in PENALTY_FAMILIES.values() for key in keys[1:]}
-    ways = paths[list(PATH[1:])].drop_duplicates().itertuples(index=False)
-    rows = [(key, other, *way) for way in ways for key, other in plain.items()]
+    made = set(paths[list(PATH)].itertuples(index=False, name=None))
+    rows = [
+        (key, plain[key], *way) for key, *way in sorted(made) if key in plain and (plain[key], *way) in made
+    ]
     table = pd.DataFrame(rows, columns=["method", "instead of", *PATH[1:]])
     for column, name in (("reach", "method"), ("plain's reach", "instead of")):
         places = zip(table[name], *(table[part] for part in PATH[1:]), strict=True)
@@ -71,9 +74,9 @@ def against_plain(runs: pd.DataFrame, gain: str, level: float) -> pd.DataFrame:
     table = table[table["reach"] + table["plain's reach"] > 0]
     pairs = [(row, {**row, "method": row["instead of"]}) for row in table.to_dict("records")]
     differences = paired(found, TUNED[1], pairs, PATH, _FEWEST_SEEDS).drop(columns=["seeds", "p"])
-    return table.merge(differences, on=list(PATH), how="left").sort_values(
-        ["difference", "reach"], ascending=False, ignore_index=True
-    )
+    order = ["difference", "reach", "plain's reach"]
+    table = table.merge(differences, on=list(PATH), how="left")
+    return table.sort_values(order, ascending=False, ignore_index=True, kind="stable")
 
 
 def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, most: int = 4) -> pd.DataFrame:

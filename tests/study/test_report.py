@@ -283,6 +283,8 @@ def test_only_amounts_within_the_loss_allowed_are_chosen_and_by_validation(table
 
 def test_a_hierarchical_penalty_is_compared_with_its_plain_one_and_with_no_other(table):
     more = [run("hsqrt_gl", a, s, r, q) for s in (0, 1, 2) for a, r, q in ((1, 0.4, 0.95), (2, 0.6, 0.85))]
+    more += [run("hsq_gl", 1, seed, 0.1, 0.95) for seed in (0, 1, 2)]
+    more += [run("hsqrt_gl", 1, seed, 0.6, 0.9, grouping="neuron") for seed in (0, 1, 2)]
     found = against_plain(prepared(with_paths(pd.concat([table, pd.DataFrame(more)]))), "dead kernels", 0.5)
     row = the(found, method="hsqrt_gl")
     assert row["instead of"] == "gl"
@@ -291,3 +293,4 @@ def test_a_hierarchical_penalty_is_compared_with_its_plain_one_and_with_no_other
     alone = the(found, method="hsq_gl")
     assert (alone["reach"], alone["plain's reach"]) == (0, 3)
     assert math.isnan(alone["difference"])
+    assert len(found) == 2, "of neuron-wise gl, and of hsq_es, there are no runs: nothing is said of them"
