@@ -143,18 +143,19 @@ def _without_copies(folder: Path, parts: Sequence[_Part]) -> list[_Part]:
         labelled_twice += [(paths[at], paths[kept[0]]) for at in kept if places[at][1] != places[kept[0]][1]]
         if places[kept[0]][0] == 0:
             in_both += [(paths[at], paths[kept[0]]) for at in kept if places[at][0] == 1]
+    left = [_without(part, {path for path, _ in gone}) for part in parts]
     for pairs, what in (
         (gone, "{count} files are copies of others in their class and were left out"),
         (labelled_twice, "{count} pictures stand under two labels, and no network can be right for both"),
         (
             in_both,
-            f"{{count}} of {len(parts[-1].paths)} test pictures are in train too, which flatters the test",
+            f"{{count}} of {len(left[-1].paths)} test pictures are in train too, which flatters the test",
         ),
     ):
         if pairs:
             said = f"{what.format(count=len(pairs))}: {told(pairs, str(folder))}; remove one of each pair"
             warnings.warn(f"{folder}: {said}", RuntimeWarning, stacklevel=5)
-    return [_without(part, {path for path, _ in gone}) for part in parts]
+    return left
 
 
 def _without(part: _Part, gone: set[str]) -> _Part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -97,11 +98,13 @@ def test_copies_in_train_and_test_are_counted_and_named(tmp_path):
     for seed, name in enumerate(("cat", "dog")):
         write_class(tmp_path / "train" / name, seed=seed)
         write_class(tmp_path / "test" / name, seed=seed + 2)
-    shutil.copy(tmp_path / "train" / "cat" / "05.png", tmp_path / "test" / "cat" / "06.png")
-    with pytest.warns(
-        RuntimeWarning, match=r"1 of 13 test .* too.*: test/cat/06.png = train/cat/05.png; rem"
-    ):
+    for copy in ("06", "07"):  # the second is left out, and not one of those that are counted
+        shutil.copy(tmp_path / "train" / "cat" / "05.png", tmp_path / "test" / "cat" / f"{copy}.png")
+    with pytest.warns(RuntimeWarning) as caught:
         assert len(load_data(tmp_path, device="cpu").test) == 13
+    assert re.search(
+        r"1 of 13 test .* too.*: test/cat/06.png = train/cat/05.png; rem", str(caught[-1].message)
+    )
 
 
 def test_a_link_that_leads_nowhere_is_named(pets):
