@@ -191,6 +191,8 @@ class Study:
             model, regularizer = recipe.build(data)
             state = TrainingState(model, data, regularizer, recipe.settings)
             state.start_epoch()
+            if regularizer is not None:
+                regularizer.set_progress(1.0)  # at full strength, as most steps of a warmed-up run are
             batches = state.batches()
             state.step(*next(batches))
             started = time.perf_counter()

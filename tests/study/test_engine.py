@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -290,6 +291,15 @@ def test_a_dry_run_counts_and_measures_and_trains_nothing(study):
     assert study.predicted_seconds() > 0
     assert not study.folder.path.exists()
     assert len(study.missing()) == RUNS
+
+
+def test_a_dry_run_of_a_warmed_up_penalty_warns_of_nothing(tmp_path):
+    """The runs themselves tell the penalty how far they are; so does the probe."""
+    file = tmp_path / "warm.toml"
+    file.write_text('[images]\nlimit = 100\n[[grid]]\npenalty = "gl"\nfraction = 1\nwarmup = 0.3\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Study.read(file).predicted_seconds() > 0
 
 
 def test_without_dask_the_error_says_what_to_install(monkeypatch):
