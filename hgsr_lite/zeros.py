@@ -1,7 +1,7 @@
-"""What became zero: four figures a layer and overall, because no single one tells the truth.
+"""What became zero: five figures a layer and overall, because no single one tells the truth.
 
-Weights below a tolerance say how small; exact zeros say how empty; dead kernels and dead channels
-say what could be left out. See `SparsityReport` for what each one means.
+Weights below a tolerance say how small; exact zeros say how empty; dead kernels, dead inputs and dead
+outputs say what could be left out. See `SparsityReport` for what each one means.
 """
 
 from __future__ import annotations
@@ -38,21 +38,11 @@ class LayerSparsity:
     dead_output_channels: int
 
     def shares(self) -> dict[str, float]:
-        """The four figures as shares from 0 to 1; channels of both directions count alike."""
-        channels = self.input_channels + self.output_channels
+        """The five figures as shares from 0 to 1, dead inputs and dead outputs apart."""
         return {
             "below tolerance": self.below_tolerance / self.weights,
             "exact zeros": self.exact_zeros / self.weights,
             "dead kernels": self.dead_kernels / self.kernels,
-            "dead channels": (self.dead_input_channels + self.dead_output_channels) / channels,
-        }
-
-    def shares_by_side(self) -> dict[str, float]:
-        """The same, 0 to 1, with dead inputs and dead outputs apart."""
-        shares = self.shares()
-        del shares["dead channels"]
-        return {
-            **shares,
             "dead inputs": self.dead_input_channels / self.input_channels,
             "dead outputs": self.dead_output_channels / self.output_channels,
         }
@@ -93,12 +83,17 @@ class SparsityReport:
         return self.overall.shares()["dead kernels"]
 
     @property
-    def dead_channels(self) -> float:
-        """Share of input and output channels (counted together) that lie below it, 0 to 1."""
-        return self.overall.shares()["dead channels"]
+    def dead_inputs(self) -> float:
+        """Share of input channels that no living kernel reads, 0 to 1."""
+        return self.overall.shares()["dead inputs"]
+
+    @property
+    def dead_outputs(self) -> float:
+        """Share of output channels that no living kernel makes, 0 to 1."""
+        return self.overall.shares()["dead outputs"]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a layer and a last row `all`: the counts, then the four shares."""
+        """One row a layer and a last row `all`: the counts, then the five shares."""
         rows = [*self.layers, self.overall]
         return pd.DataFrame([{**vars(row), **row.shares()} for row in rows]).set_index("name")
 

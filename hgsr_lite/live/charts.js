@@ -163,7 +163,8 @@ export const CURVES = [
   ["below tolerance", "weights below tolerance", "var(--warm)", "7 3"],
   ["exact zeros", "exact zeros", "var(--ink)", "2 3"],
   ["dead kernels", "dead kernels", "var(--green)", "10 3 2 3"],
-  ["dead channels", "dead channels", "var(--pink)", "4 4"],
+  ["dead inputs", "dead inputs", "var(--pink)", "4 4"],
+  ["dead outputs", "dead outputs", "var(--gold)", "3 7"],
 ];
 
 /** Shares between 0 and 1 over the epochs of a run; `earlier` runs stay behind it, thin. */

@@ -8,7 +8,7 @@ const SIDES = [
   { key: "right", stroke: "var(--warm)", dash: "7 3", mark: "■" },
 ];
 const ROWS = [["kernels", "kernels"], ["input_channels", "inputs"], ["output_channels", "outputs"]];
-const GAINS = ["dead kernels", "below tolerance", "parameters removed", "MACs removed", "dead channels"];
+const GAINS = ["dead kernels", "below tolerance", "parameters removed", "MACs removed", "dead inputs", "dead outputs"];
 
 function render({ model, el }) {
   const paths = model.get("paths");

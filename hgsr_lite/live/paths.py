@@ -19,7 +19,8 @@ ACCURACIES = {
     "removal": "test accuracy after removal",
     "fine-tuning": "test accuracy after fine-tuning",
 }
-GAINS = ("dead kernels", "below tolerance", "parameters removed", "MACs removed", "dead channels")
+_CHANNELS = ("dead inputs", "dead outputs")
+GAINS = ("dead kernels", "below tolerance", "parameters removed", "MACs removed", *_CHANNELS)
 _COUNTS = ("kernels", "input_channels", "output_channels")
 _DIGITS = 5
 

@@ -24,12 +24,12 @@ function dressed(element, attributes, children) {
 
 const STYLE = `
 .hgsr { --ink:#1b1f24; --soft:#57606a; --line:#d0d7de; --page:#ffffff; --panel:#f6f8fa; --main:#0072b2; --warm:#c2500a;
-  --green:#007a5a; --pink:#a3487e; --focus:#0550ae; --dead:#1a1a1a;
+  --green:#007a5a; --pink:#a3487e; --gold:#7d6200; --focus:#0550ae; --dead:#1a1a1a;
   font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif; color:var(--ink);
   background:var(--page); border:1px solid var(--line); border-radius:10px; padding:14px 16px; max-width:1000px;
   box-sizing:border-box; text-align:left; container-type:inline-size; overflow-wrap:anywhere; }
 .hgsr[data-dark] { --ink:#e6edf3; --soft:#a5b0bb; --line:#3d444d; --page:#14181d; --panel:#1d232a; --main:#58b4ee;
-  --warm:#ff9a57; --green:#42c79c; --pink:#e39ac6; --focus:#79c0ff; --dead:#000; color-scheme:dark; }
+  --warm:#ff9a57; --green:#42c79c; --pink:#e39ac6; --gold:#d9b93b; --focus:#79c0ff; --dead:#000; color-scheme:dark; }
 .hgsr *, .hgsr *::before { box-sizing:border-box; }
 .hgsr p { margin:0; padding:0; color:var(--soft); } .hgsr p b, .hgsr output { color:var(--ink); }
 .hgsr p.title { font-size:15px; line-height:1.3; margin-bottom:2px; font-weight:650; color:var(--ink); }

@@ -33,7 +33,7 @@ export function trainStep(network, images, labels, settings) {
   return { loss, penalty };
 }
 
-/** Shares of all convolutions: small weights, exact zeros, dead kernels, dead channels by side and together. */
+/** Shares of all convolutions: small weights, exact zeros, dead kernels, dead inputs, dead outputs. */
 export function sparsity(network, tolerance = TOLERANCE) {
   const counts = { weights: 0, small: 0, zeros: 0, kernels: 0, deadKernels: 0, inputs: 0, deadInputs: 0, outputs: 0, deadOutputs: 0 };
   for (const { weight, outputs, inputs } of network.blocks) {
@@ -66,7 +66,6 @@ export function sparsity(network, tolerance = TOLERANCE) {
     "dead kernels": counts.deadKernels / counts.kernels,
     "dead inputs": counts.deadInputs / counts.inputs,
     "dead outputs": counts.deadOutputs / counts.outputs,
-    "dead channels": (counts.deadInputs + counts.deadOutputs) / (counts.inputs + counts.outputs),
   };
 }
 

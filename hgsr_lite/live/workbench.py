@@ -17,7 +17,7 @@ from torch import Tensor
 from hgsr_lite.arguments import choose
 from hgsr_lite.data import Data
 from hgsr_lite.figures import kernel_map
-from hgsr_lite.study import measure
+from hgsr_lite.study import SPARSITY_METRICS, measure
 from hgsr_lite.training import (
     FINISHED,
     DivergedError,
@@ -34,7 +34,7 @@ Watch = Callable[[float, History], bool]
 SHOWN = (
     "validation accuracy",
     "validation accuracy after zeroing",
-    *("below tolerance", "exact zeros", "dead kernels", "dead inputs", "dead outputs"),
+    *SPARSITY_METRICS,
     *("parameters left", "MACs left"),
 )
 """The metrics of `hgsr_lite.study.measure` that `compare` shows."""

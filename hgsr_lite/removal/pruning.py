@@ -34,7 +34,7 @@ class PruneReport:
 
     `how` is the way of choosing, `interrupted` says whether Ctrl-C ended the fine-tuning early.
     `stages` has a row each for before, after removal and, if there was any, after fine-tuning: validation
-    accuracy, the four sparsity figures (shares, 0..1), parameters, multiply-accumulates for one image, and
+    accuracy, the five sparsity figures (shares, 0..1), parameters, multiply-accumulates for one image, and
     milliseconds for a batch of at most 128 images.
     """
 

@@ -14,8 +14,8 @@ from hgsr_lite.removal import compact
 from hgsr_lite.training import accuracy, evaluate
 from hgsr_lite.zeros import SparsityReport, sparsity, zero_below_
 
-SPARSITY_METRICS = ("below tolerance", "exact zeros", "dead kernels", "dead channels")
-"""Shares in 0..1: of the weights twice, of the kernels, and of the channels on both sides together."""
+SPARSITY_METRICS = ("below tolerance", "exact zeros", "dead kernels", "dead inputs", "dead outputs")
+"""Shares in 0..1: of the weights twice, of the kernels, of the input and of the output channels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def measure(
             metrics["test accuracy"] = accuracy(model, split)
         metrics[f"{part} accuracy after zeroing"] = accuracy(zeroed, split)
         metrics[f"{part} accuracy after removal"] = accuracy(small, split)
-    metrics |= report.overall.shares_by_side() | {"exact zeros": before.exact_zeros}
+    metrics |= report.overall.shares() | {"exact zeros": before.exact_zeros}
     metrics |= {"parameters": removal.before.parameters, "parameters left": removal.after.parameters}
     metrics |= {"MACs": removal.before.macs, "MACs left": removal.after.macs}
     return Measurement(metrics, report, small)

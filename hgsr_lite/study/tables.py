@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,7 @@ def _cells(run: Run) -> dict[str, Any]:
     images = {f"images {name}": value for name, value in asdict(run.images).items()}
     ended = {"ended": record["ended"], "seconds": record["seconds"], **record["environment"]}
     known = {"key": run.key, **run.recipe.fields(), **images, "fingerprint": run.fingerprint}
-    return {**known, **record["metrics"], **_dead_channels(record["layers"].values()), **ended}
-
-
-def _dead_channels(layers: Collection[Mapping[str, int]]) -> dict[str, float]:
-    """The share of dead channels on both sides together; nothing for a run without layers, a diverged one."""
-    if not layers:
-        return {}
-    sides = ("input_channels", "output_channels")
-    dead = sum(layer[f"dead_{side}"] for layer in layers for side in sides)
-    return {"dead channels": dead / sum(layer[side] for layer in layers for side in sides)}
+    return {**known, **record["metrics"], **ended}
 
 
 def layer_rows(runs: Iterable[Run]) -> list[dict[str, str]]:

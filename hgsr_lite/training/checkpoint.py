@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MARK = b"hgsr_lite checkpoint 2\n"
+_MARK = b"hgsr_lite checkpoint 3\n"
 
 
 STATE = {"identity", "epoch", "model", "optimizer", "shuffling", "random", "history"}

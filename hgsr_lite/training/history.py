@@ -21,8 +21,8 @@ MOST_SNAPSHOTS = 40
 class TestResult:
     """The test set, read once: accuracy as trained, and again with the small weights set to zero.
 
-    Accuracies and shares lie in 0..1. `below_tolerance`, `dead_kernels` and `dead_channels` are the
-    shares of the trained network at `tolerance`; `exact_zeros` is the share before anything was set
+    Accuracies and shares lie in 0..1. `below_tolerance`, `dead_kernels`, `dead_inputs` and `dead_outputs`
+    are the shares of the trained network at `tolerance`; `exact_zeros` is the share before anything was set
     to zero, and `zeroed` how many weights the second measurement set to zero.
     """
 
@@ -33,7 +33,8 @@ class TestResult:
     below_tolerance: float
     exact_zeros: float
     dead_kernels: float
-    dead_channels: float
+    dead_inputs: float
+    dead_outputs: float
     zeroed: int
     tolerance: float
     relative: bool
@@ -44,7 +45,7 @@ class History:
     """A run, epoch by epoch; what `fit` returns.
 
     `records` holds one dictionary an epoch: losses (nats), the penalty's term, validation accuracy and
-    the four sparsity figures (shares, 0..1), the strength in force at its end, seconds. `snapshots`
+    the five sparsity figures (shares, 0..1), the strength in force at its end, seconds. `snapshots`
     holds, for each layer, the l1 norms of its kernels as a tensor `(snapshot, output channels, input
     channels)` in bfloat16, taken after the epochs in `snapshot_epochs` (0: before training).
     """

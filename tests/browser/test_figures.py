@@ -27,7 +27,8 @@ def maps() -> KernelMaps:
     norms = torch.rand((3, 8, 6), generator=torch.Generator().manual_seed(0)) + 0.2
     norms[1:, 2] = norms[2, 5] = 1e-5
     norms[2, :, 1] = 0
-    shares = {"below tolerance": 0.5, "exact zeros": 0.1, "dead kernels": 0.3, "dead channels": 0.2}
+    shares = {"below tolerance": 0.5, "exact zeros": 0.1, "dead kernels": 0.3}
+    shares |= {"dead inputs": 0.1, "dead outputs": 0.2}
     records = [{"epoch": n, "validation accuracy": 0.3 * n, **shares} for n in (1, 2, 3)]
     return KernelMaps(History(records, {"conv1": norms, "conv2": norms.flip(1)}, [0, 2, 3]), "conv1")
 

@@ -24,7 +24,7 @@ def layer_with(weight, **options):
     return layer
 
 
-def test_the_four_figures_of_a_layer_counted_by_hand():
+def test_the_five_figures_of_a_layer_counted_by_hand():
     layer = layer_with([[[3, -4], [0, 0]], [[1, 0], [2, -2]], [[0, 1e-4], [0, 0]]])
     report = sparsity(layer, tolerance=1e-3)
     counts = report.overall
@@ -33,7 +33,7 @@ def test_the_four_figures_of_a_layer_counted_by_hand():
     assert (counts.input_channels, counts.dead_input_channels) == (2, 0)
     assert (counts.output_channels, counts.dead_output_channels) == (3, 1)
     assert (report.below_tolerance, report.exact_zeros) == (7 / 12, 6 / 12)
-    assert (report.dead_kernels, report.dead_channels) == (3 / 6, 1 / 5)
+    assert (report.dead_kernels, report.dead_inputs, report.dead_outputs) == (3 / 6, 0, 1 / 3)
 
 
 def test_channels_of_a_grouped_convolution_are_those_of_its_own_groups():
@@ -180,9 +180,9 @@ def test_the_report_says_what_was_counted_and_in_which_unit():
     absolute, relative = sparsity(nn.Sequential(layer)), sparsity(nn.Sequential(layer), 0.5, relative=True)
     assert str(absolute).splitlines() == [
         "sparsity at tolerance 0.001",
-        "     weights below tolerance exact zeros dead kernels dead channels",
-        "0         12           58.3%       50.0%        50.0%         20.0%",
-        "all       12           58.3%       50.0%        50.0%         20.0%",
+        "     weights below tolerance exact zeros dead kernels dead inputs dead outputs",
+        "0         12           58.3%       50.0%        50.0%        0.0%        33.3%",
+        "all       12           58.3%       50.0%        50.0%        0.0%        33.3%",
     ]
     assert str(relative).startswith("sparsity at tolerance 0.5 x the layer's root mean square\n")
     assert (absolute.relative, relative.relative) == (False, True)

@@ -105,6 +105,13 @@ def test_a_file_cut_short_is_noticed(path):
         load_checkpoint(path, {})
 
 
+def test_a_checkpoint_of_an_earlier_version_is_refused_with_advice(path):
+    """Its history names other quantities: read on, a run would be told in two languages."""
+    path.write_bytes(path.read_bytes().replace(b"checkpoint 3", b"checkpoint 2", 1))
+    with pytest.raises(ValueError, match=r"no readable checkpoint of this version .*: give another"):
+        load_checkpoint(path, {})
+
+
 @pytest.mark.parametrize("rest", [{}, {"identity": 3}, [1, 2], {"identity": None}])
 def test_a_whole_file_that_is_no_checkpoint_is_refused(rest, tmp_path):
     save_checkpoint(tmp_path / "run.pt", rest)

@@ -160,6 +160,19 @@ def test_every_epoch_is_recorded(data):
     assert "test accuracy" in str(history)
 
 
+def test_a_share_has_one_name_and_one_value_in_report_record_and_test_result(data):
+    model, history = trained(data, epochs=1)
+    with torch.no_grad():
+        hg.weight_layers(model)[0].weight[:3] = 0
+    result, report = hg.test_result(model, data), hg.sparsity(model)
+    shares = report.overall.shares()
+    assert shares.keys() <= history.records[-1].keys()
+    assert (shares["dead inputs"], shares["dead outputs"]) == (0, 3 / 160)
+    for name, share in shares.items():
+        attribute = name.replace(" ", "_")
+        assert getattr(result, attribute) == getattr(report, attribute) == share
+
+
 def test_the_schedule_is_a_fifth_after_each_third():
     from hgsr_lite.training.settings import Settings
 
