@@ -80,7 +80,7 @@ def layer_row(shape: tuple[int, int, int], share: float, batch: int, count: int,
         return (rows @ columns).view(outputs, batch, side, side).transpose(0, 1)
 
     variants: dict[str, Callable[[], Tensor | list[Tensor]]] = {
-        **{name: _called(DenseNetwork(layer, order), images) for name, order in FORMATS.items()},
+        **{name: called_on(DenseNetwork(layer, order), images) for name, order in FORMATS.items()},
         "living kernels": lambda: [call(part) for part in tiles],
     }
     if batch <= 16:  # it takes ten times as long as the dense form, and its columns much memory
@@ -107,7 +107,7 @@ def _in_a_chain(living: LivingConvolution, images: Tensor) -> Callable[[Tensor],
     return prepare_chain([Link(living.description(), 0)], images.shape, images.dtype).run
 
 
-def _called(network: DenseNetwork, images: Tensor) -> Callable[[], Tensor]:
+def called_on(network: DenseNetwork, images: Tensor) -> Callable[[], Tensor]:
     """A dense form on images that lie as it wants them."""
     ordered = images.contiguous(memory_format=network.memory_format)
     return lambda: network.network(ordered)
@@ -135,10 +135,10 @@ def network_rows(
         for batch in [count for count in BATCHES if count <= len(images)]:
             part = images[:batch]
             variants: dict[str, Callable[[], Tensor]] = {
-                form: _called(DenseNetwork(fused, order), part) for form, order in FORMATS.items()
+                form: called_on(DenseNetwork(fused, order), part) for form, order in FORMATS.items()
             }
             if compiled and batch == min(BATCHES[-1], len(images)):
-                variants["compiled"] = _called(_compiled(fused, part), part)
+                variants["compiled"] = called_on(_compiled(fused, part), part)
             variants["as a reader calls it"] = lambda part=part: model(part)
             seconds = interleaved(variants | {"living kernels": lambda part=part: small(part)}, rounds)
             plain = seconds.pop("as a reader calls it")

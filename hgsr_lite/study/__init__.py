@@ -14,7 +14,7 @@ from hgsr_lite.study.baselines import held_zeros, zero_lowest_
 from hgsr_lite.study.distractors import READINGS, kept_channels, precision_and_recall
 from hgsr_lite.study.grid import recipes_of
 from hgsr_lite.study.intervals import confidence_half_width
-from hgsr_lite.study.job import Images, make_run
+from hgsr_lite.study.job import Images, make_run, network_of
 from hgsr_lite.study.measurement import SPARSITY_METRICS, Measurement, measure
 from hgsr_lite.study.recovery import RECOVERY, has_readings, seeds_that_found
 from hgsr_lite.study.shown_paths import CURVES, curves, dense_accuracy, is_baseline, picture_of
@@ -47,6 +47,7 @@ __all__ = [
     "make_here",
     "make_run",
     "measure",
+    "network_of",
     "picture_of",
     "precision_and_recall",
     "prepared",

@@ -167,10 +167,27 @@ def make_run(recipe: Recipe, data: Data) -> dict[str, Any]:
     return {**record, "environment": environment(data.device)}
 
 
-def _make(recipe: Recipe, data: Data, record: dict[str, Any]) -> None:
-    """Fill the record, each part as soon as it is known."""
+def network_of(recipe: Recipe, data: Data) -> nn.Module:
+    """The network that a run of this recipe ends with, made anew: its dead channels removed, and fine-tuned.
+
+    A run file holds no weights; on the same processor the same recipe makes the same network again.
+    Raises `DivergedError` where the run diverges.
+
+    >>> from hgsr_lite.training import Settings
+    >>> data = load_data("digits", device="cpu", limit=100)
+    >>> network = network_of(Recipe(settings=Settings(epochs=1)), data)
+    >>> sum(weight.numel() for weight in network.parameters())
+    56554
+    """
+    with one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return _make(recipe, data, {})
+
+
+def _make(recipe: Recipe, data: Data, record: dict[str, Any]) -> nn.Module:
+    """Fill the record, each part as soon as it is known; return the network that is left."""
     model, regularizer = recipe.build(data)
-    metrics = record["metrics"]
+    metrics = record.setdefault("metrics", {})
     metrics["calibrated strength"] = regularizer.strength if regularizer is not None else 0.0
     history = fit(model, data, regularizer, progress=False, **asdict(recipe.settings))
     if history.interrupted:
@@ -187,6 +204,7 @@ def _make(recipe: Recipe, data: Data, record: dict[str, Any]) -> None:
                 raise KeyboardInterrupt
         metrics["validation accuracy after fine-tuning"] = accuracy(found.small, data.validation)
         metrics["test accuracy after fine-tuning"] = accuracy(found.small, data.test)
+    return found.small
 
 
 def _cut(recipe: Recipe) -> Callable[[nn.Module], object] | None:

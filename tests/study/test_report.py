@@ -294,3 +294,75 @@ def test_a_hierarchical_penalty_is_compared_with_its_plain_one_and_with_no_other
     assert (alone["reach"], alone["plain's reach"]) == (0, 3)
     assert math.isnan(alone["difference"])
     assert len(found) == 2, "of neuron-wise gl, and of hsq_es, there are no runs: nothing is said of them"
+
+
+SAME_PATHS = ("digits_narrow", "digits", "digits_wide", "digits_resnet18")
+"""The studies that take the same paths on one set of images."""
+CUT_IN_WORDS = {
+    "kernel": "kernels",
+    "feature": "input channels",
+    "neuron": "output channels",
+    "magnitude": "by size",
+    "random": "by lot",
+}
+
+
+def furthest_in_words(runs: pd.DataFrame, goal: str) -> list[str]:
+    """The penalty and the cut that get furthest towards a goal, as the table of networks writes them."""
+    found = choices(runs, goal)
+    cells = []
+    for row in (found.iloc[0], found.iloc[-1]):
+        which = f"`{row['method']}`, {row['grouping']}-wise"
+        if row["step"] == "cut":
+            which = f"{CUT_IN_WORDS[row['grouping']]} {CUT_IN_WORDS[row['method']]}"
+        cells.append(f"{percent(row, goal, '± ')} ({which}; {percent(row, 'test accuracy')})")
+    return cells
+
+
+def test_the_table_of_networks_is_the_tables():
+    text = (STUDIES / "README.md").read_text(encoding="utf-8")
+    for name in SAME_PATHS:
+        runs = prepared(read_table(STUDIES / f"{name}.csv"))
+        runs = runs[runs["step"] != "gradient"]
+        assert len(runs["parameters"].unique()) == 1
+        cells = [f"{runs['parameters'].iloc[0]:,.0f}", percent(accuracy_of_dense(runs))]
+        cells += furthest_in_words(runs, "dead kernels") + furthest_in_words(runs, "parameters removed")
+        assert " | ".join(cells) in text, " | ".join(cells)
+
+
+def test_what_is_said_of_the_number_of_channels_is_the_tables():
+    words = (STUDIES / "README.md").read_text(encoding="utf-8")
+    words = words.partition("## What the number of channels changes")[2].partition("\n## ")[0]
+    words = " ".join(words.split())
+    tables = [prepared(read_table(STUDIES / f"{name}.csv")) for name in SAME_PATHS[:3]]
+    for runs in tables:
+        runs = runs[runs["step"] != "gradient"]
+        assert choices(runs, "dead kernels").iloc[0]["method"] == "hsq_gl12"
+        assert choices(runs, "parameters removed").iloc[0]["method"] == "gl12"
+    narrow = choices(tables[0], "parameters removed").iloc[0]
+    assert accuracy_of_dense(tables[0])["mean"] - narrow["test accuracy"] == pytest.approx(0.03, abs=0.005)
+    at_kernels = [against_plain(runs, "dead kernels", 0.8) for runs in tables]
+    at_parameters = [against_plain(runs, "parameters removed", 0.5) for runs in tables]
+    kernels = [the(found, method="hsq_gl12", **FEATURE) for found in at_kernels]
+    assert [row["reach"] for row in kernels] == [5, 5, 5]
+    assert [row["plain's reach"] for row in kernels] == [0, 2, 5], "in none, in two of five, in all"
+    luck = f"may be luck (p {kernels[2]['p (Holm)']:.3f})"
+    assert f"{percent(kernels[2], 'difference')} points, {luck}" in words
+    below = [the(found, method="hsq_gl12", **FEATURE) for found in at_parameters]
+    assert all(row["difference"] < -row["±"] for row in below)
+    first, second, third = (percent(row, "difference") for row in below)
+    assert f"{first}, {second} and {third} points *below*" in words
+    group_lasso = [the(found, method="hsqrt_gl", **FEATURE) for found in at_parameters]
+    assert [(row["reach"], row["plain's reach"]) for row in group_lasso] == [(4, 0), (5, 3), (5, 5)]
+    assert group_lasso[2]["difference"] > 0
+    assert f"{percent(group_lasso[2], 'difference')} points below" in words
+
+
+def test_on_the_structure_there_is_no_verdict_as_the_words_say():
+    runs = prepared(read_table(STUDIES / "digits_resnet18.csv"))
+    kernels = choices(runs, "dead kernels")
+    assert kernels.iloc[0]["method"] == "hsq_gl12"
+    assert kernels.iloc[-1]["dead kernels"] > kernels.iloc[0]["dead kernels"]
+    assert accuracy_of_dense(runs)["±"] > 0.05
+    gone = choices(runs, "parameters removed")
+    assert gone[gone["step"] != "cut"]["parameters removed"].max() < 0.01
