@@ -4,10 +4,11 @@ import { colorKey, curves, kernelMap, levelOf } from "./charts.js";
 import { h, percent, short } from "./shared.js";
 
 export const SCALE = { smallest: 1e-4, largest: 10 };
+const TIME = "milliseconds an image";
 const COLUMNS = [
   ["validation accuracy", "accuracy"], ["validation accuracy after zeroing", "after zeroing"], ["below tolerance", "below tolerance"],
   ["exact zeros", "exact zeros"], ["dead kernels", "dead kernels"], ["dead inputs", "dead inputs"],
-  ["dead outputs", "dead outputs"],
+  ["dead outputs", "dead outputs"], [TIME, "ms an image"],
 ];
 const RUN_SETTINGS = ["penalty", "grouping", "strength", "l1_mix", "warmup", "proximal", "tolerance"];
 
@@ -109,9 +110,11 @@ function fillRuns(box, runs) {
 }
 
 function drawTable(place, runs) {
-  const head = h("tr", {}, h("th", { scope: "col" }, "run"), ...COLUMNS.map(([, text]) => h("th", { scope: "col" }, text)));
+  const columns = COLUMNS.filter(([name]) => runs.some((run) => name in run.metrics));
+  const written = (name, value) => (name === TIME && Number.isFinite(value) ? short(value) : percent(value));
+  const head = h("tr", {}, h("th", { scope: "col" }, "run"), ...columns.map(([, text]) => h("th", { scope: "col" }, text)));
   const rows = [...runs].reverse().map((run) => h("tr", {},
-    h("th", { scope: "row" }, run.name), ...COLUMNS.map(([name]) => h("td", {}, percent(run.metrics[name])))));
+    h("th", { scope: "row" }, run.name), ...columns.map(([name]) => h("td", {}, written(name, run.metrics[name])))));
   place.replaceChildren(h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
   place.hidden = runs.length === 0;
 }

@@ -235,6 +235,8 @@ def test_the_playground_trains_and_says_when_python_is_gone(browser: Browser, la
     train.click()
     figure.locator("tbody tr").nth(2).wait_for(timeout=LONG)
     assert "finished after epoch 2" in figure.locator("[role=status]").first.inner_text()
+    assert figure.locator("thead th").last.inner_text() == "ms an image"
+    assert all(0 < float(time) < 1000 for time in figure.locator("tbody td:last-child").all_inner_texts())
     page.keyboard.press("Control+s")
     page.wait_for_timeout(2000)
     page.close()

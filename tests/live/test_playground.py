@@ -134,6 +134,14 @@ def test_the_picture_is_a_png_and_names_its_layers(bench: Workbench):
         before_and_after(dense.history, trained.history, "features.conv9")
 
 
+def test_the_table_says_what_an_image_takes_once_small_weights_are_skipped(panel: Playground):
+    panel.tolerance = 1.0  # every kernel is dead: what is left is pools and the last layer
+    dense, last = (run["metrics"]["milliseconds an image"] for run in panel.runs)
+    assert 0 < last < 5
+    assert 0 < dense < 5
+    assert "milliseconds an image" in panel.log
+
+
 def test_the_panel_comes_up_with_both_runs(panel: Playground):
     assert [run["name"] for run in panel.runs] == ["0: dense", "1: hsq_gl12 0.001"]
     assert panel.method == Penalised(strength=1e-3)
