@@ -6,21 +6,24 @@ only and the setup block says so: no address stands there that leads nowhere.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import nbformat
 from nbformat import NotebookNode
 
 from hgsr_lite.series.committed import source_hash
+from hgsr_lite.series.site import page_name
 
 HOSTED = ("torch", "torchvision", "numpy", "pandas", "ipython", "ipykernel", "ipywidgets")
 """What a hosted notebook service has installed and the setup block leaves exactly as it is."""
 ROW = re.compile(r"^\*\*Run:\*\* .*$", re.MULTILINE)
 README_ROW = re.compile(r"<!-- launch: .*? -->\n.*?\n<!-- end of launch -->", re.DOTALL)
+_LINK = re.compile(r"\]\(([\w./]+\.(?:ipynb|md))[)#]")
 _FIRST, _LAST = "# Setup: ", "# The notebook's own imports"
 
 
@@ -54,9 +57,17 @@ class Home:
         """What pip installs from."""
         return f"git+{self.served}/{self.repository}@{self.version or self.branch}"
 
-    def page(self, name: str) -> str:
-        """The address of a file of the repository, shown in a browser."""
-        return f"{self.served}/{self.repository}/blob/{self.branch}/{name}"
+    def page(self, path: str) -> str:
+        """Where a page of the repository is read: on the site if there is one, else in the repository.
+
+        >>> Home("ann/sparse").page("notebooks/glossary.md")
+        'https://github.com/ann/sparse/blob/main/notebooks/glossary.md'
+        >>> Home("ann/sparse", site="https://ann.example/sparse/").page("notebooks/glossary.md")
+        'https://ann.example/sparse/glossary.html'
+        """
+        if self.site:
+            return f"{self.site.rstrip('/')}/{page_name(path)}"
+        return f"{self.served}/{self.repository}/blob/{self.branch}/{path}"
 
 
 def newest_commit(repository: Path) -> str:
@@ -73,8 +84,19 @@ def newest_commit(repository: Path) -> str:
     return asked.stdout.strip()
 
 
-def launch_row(home: Home, name: str) -> str:
-    """The line of a header cell that says where the notebook `name` runs.
+def linked_pages(notebook: NotebookNode) -> list[str]:
+    """The pages that a notebook links to, as paths in the repository: each once, notebooks first.
+
+    >>> cell = nbformat.v4.new_markdown_cell("[force](glossary.md#force), [03](03_b.ipynb), [02](02_a.ipynb)")
+    >>> linked_pages(nbformat.v4.new_notebook(cells=[cell]))
+    ['notebooks/02_a.ipynb', 'notebooks/03_b.ipynb', 'notebooks/glossary.md']
+    """
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return sorted({posixpath.normpath(f"notebooks/{link}") for link in _LINK.findall(text)})
+
+
+def launch_row(home: Home, name: str, links: Sequence[str] = ()) -> str:
+    """The line of a header cell that says where the notebook `name` runs, and where its `links` lead.
 
     >>> launch_row(Home(), "05_train.ipynb").partition(";")[0]
     '**Run:** here with `make lab`, then *Run → Run All Cells*'
@@ -88,25 +110,27 @@ def launch_row(home: Home, name: str) -> str:
     )
     if not home.repository:
         return f"**Run:** {here}"
-    ways = [*_hosted_ways(home, f"notebooks/{name}", f"{name.removesuffix('.ipynb')}.html"), here]
-    pages = {
-        "all notebooks": "README.md",
-        "glossary": "notebooks/glossary.md",
-        "solutions": f"notebooks/solutions/{name}",
-        "studies": "studies/README.md",
-    }
-    links = ", ".join(f"[{title}]({home.page(path)})" for title, path in pages.items())
-    alone = f"Opened alone, links between pages lead nowhere; here they are: {links}."
+    ways = [*_hosted_ways(home, f"notebooks/{name}"), here]
+    leading = ", ".join(f"[{_title(path)}]({home.page(path)})" for path in ("README.md", *links))
+    alone = f"In a copy alone, links to other pages lead nowhere; here they are: {leading}."
     return f"**Run:** {' · '.join(ways)} {alone}"
 
 
-def _hosted_ways(home: Home, path: str, page: str) -> Iterator[str]:
+def _title(path: str) -> str:
+    """What a page is called in a row: its number, or one word."""
+    place = PurePosixPath(path)
+    if place.stem == "README":
+        return place.parent.name or "all notebooks"
+    return "solutions" if place.parent.name == "solutions" else place.stem.split("_")[0]
+
+
+def _hosted_ways(home: Home, path: str) -> Iterator[str]:
     at = f"{home.repository}/blob/{home.branch}"
     yield f"[Colab](https://colab.research.google.com/github/{at}/{path}) (GPU)"
     binder = f"https://mybinder.org/v2/gh/{home.repository}/{home.branch}"
     yield f"[Binder]({binder}?urlpath=lab/tree/{path}) (CPU, two notebooks at most)"
     if home.site:
-        yield f"[to read]({home.site.rstrip('/')}/{page})"
+        yield f"[to read]({home.page(path)})"
 
 
 def setup_block(home: Home) -> str:
@@ -136,7 +160,8 @@ def with_launch(notebook: NotebookNode, home: Home, name: str) -> NotebookNode:
     The block computes nothing, so no output depends on it.
     """
     outputs_fit = notebook.metadata.get("hgsr", {}).get("source_hash") == source_hash(notebook)
-    notebook.cells[0].source = ROW.sub(lambda _: launch_row(home, name), notebook.cells[0].source)
+    header = notebook.cells[0]
+    header.source = ROW.sub(lambda _: launch_row(home, name, linked_pages(notebook)), header.source)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     own = first.source.partition(f"{_LAST}\n")[2] if first.source.startswith(_FIRST) else first.source
     first.source = setup_block(home) + own
@@ -151,9 +176,9 @@ def readme_row(home: Home) -> str:
     mark = f"<!-- launch: {' '.join(filter(None, named)) if home.repository else 'nowhere'} -->"
     start = "notebooks/00_start_here.ipynb"
     if home.repository:
-        text = "**Start now:** " + " · ".join(_hosted_ways(home, start, "00_start_here.html"))
+        text = "**Start now:** " + " · ".join(_hosted_ways(home, start))
     else:
-        text = "**Start now:** the two commands below, on your own machine."
+        text = "**Start now:** the commands below, on your own machine."
     return f"{mark}\n{text}\n<!-- end of launch -->"
 
 

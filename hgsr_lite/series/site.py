@@ -19,6 +19,18 @@ def heading_slug(heading: str) -> str:
     return heading.replace(" ", "-").replace("/", "")
 
 
+def page_name(path: str) -> str:
+    """Where a page of the repository lies on the site.
+
+    >>> [page_name(path) for path in ("README.md", "studies/README.md", "notebooks/solutions/05_a.ipynb")]
+    ['index.html', 'studies.html', 'solutions/05_a.html']
+    """
+    if path == "README.md":
+        return "index.html"
+    name = path.removeprefix("notebooks/").removeprefix("studies/")
+    return "studies.html" if name == "README.md" else f"{name.rpartition('.')[0]}.html"
+
+
 def lay_out(repository: Path, sources: Path) -> None:
     """Gather in `sources` all that Sphinx reads: `site/`, the notebooks with their solutions, the studies.
 
@@ -29,7 +41,7 @@ def lay_out(repository: Path, sources: Path) -> None:
     notebooks = repository / "notebooks"
     pages = [*notebooks.glob("*.ipynb"), notebooks / "glossary.md", *(repository / "studies").glob("*.md")]
     for path in pages:
-        name = "studies.md" if path.name == "README.md" else path.name
+        name = page_name(path.relative_to(repository).as_posix()).replace(".html", path.suffix)
         text = path.read_text(encoding="utf-8")
         text = text.replace("](../studies/README.md", "](studies.md")
         text = text.replace("](../studies/", "](").replace("](../notebooks/", "](")

@@ -18,6 +18,7 @@ from hgsr_lite.series.committed import source_hash
 from hgsr_lite.series.header import banner
 from hgsr_lite.series.launch import HOSTED, Home, home_of, readme_row, setup_block, with_launch
 from hgsr_lite.series.run import find_notebooks
+from hgsr_lite.series.site import lay_out
 from hgsr_lite.series.tables import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +88,35 @@ def test_badges_write_every_row_with_addresses_that_exist_and_can_be_taken_back(
     assert capsys.readouterr().out == ""
     assert main(["badges"]) == 0
     assert {path: path.read_bytes() for path in before} == before
+
+
+def addresses_of_a_lone_copy(path: Path, home: Home) -> list[str]:
+    row = with_launch(nbformat.read(path, as_version=4), home, path.name).cells[0].source
+    return re.findall(r"\]\((https:[^)]+)\)", row.partition("In a copy alone")[2])
+
+
+@pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem)
+def test_every_page_that_a_lone_copy_links_to_has_an_address_in_its_row(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    linked = re.findall(r"\]\((?!https?:)([^)#\s]+\.(?:md|ipynb))[)#]", text)
+    named = [
+        ROOT / address.partition("/blob/main/")[2]
+        for address in addresses_of_a_lone_copy(path, Home("ann/sparse"))
+    ]
+    assert {ROOT / "README.md", *((path.parent / link).resolve() for link in linked)} == set(named)
+    assert all(place.is_file() for place in named)
+    assert len(set(named)) == len(named) > 3
+
+
+def test_where_there_is_a_site_a_lone_copy_leads_to_its_pages(tmp_path):
+    lay_out(ROOT, tmp_path / "source")
+    sources = [path.relative_to(tmp_path / "source") for path in (tmp_path / "source").rglob("*.*")]
+    pages = {path.with_suffix(".html").as_posix() for path in sources if path.suffix in (".md", ".ipynb")}
+    for path in SERIES:
+        addresses = addresses_of_a_lone_copy(path, SOMEWHERE)
+        assert addresses
+        assert {address.removeprefix(SOMEWHERE.site) for address in addresses} <= pages
 
 
 def test_outputs_that_belong_to_the_code_still_do_and_stale_ones_stay_stale():
