@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hgsr_lite.series import run as series
 from hgsr_lite.series.results import RESULTS_VARIABLE, commit_rows, read_results, results_table
-from hgsr_lite.study import Study
-from hgsr_lite.study import command as study
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command in _TOOLS:
         return _call_tools(arguments.command, rest)
-    if rest:
+    if arguments.command == "study":
+        arguments = _study_parser().parse_args(rest, arguments)
+    elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return _COMMANDS[arguments.command](arguments)
@@ -72,8 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     site = commands.add_parser("site", help="build the series as a static site into build/site")
     site.add_argument("--build", type=Path, default=Path("build"), help=argparse.SUPPRESS)
-    purpose = "make the runs of a study, say how far it is, collect its table"
-    study.add_arguments(commands.add_parser("study", help=purpose, description=purpose))
+    commands.add_parser("study", help=_STUDY, add_help=False)
+    return parser
+
+
+def _study_parser() -> argparse.ArgumentParser:
+    """Apart from the others: studies bring PyTorch, which the lab would wait for."""
+    from hgsr_lite.study import command as study
+
+    parser = argparse.ArgumentParser(prog="python -m hgsr_lite study", description=_STUDY)
+    study.add_arguments(parser)
     return parser
 
 
@@ -172,6 +181,9 @@ def _badges(arguments: argparse.Namespace) -> int:
 
 
 def _study(arguments: argparse.Namespace) -> int:
+    from hgsr_lite.study import Study
+    from hgsr_lite.study import command as study
+
     status = study.carry_out(arguments)
     if arguments.do == "report" and not status:
         from hgsr_lite.figures import draw_pictures
@@ -187,9 +199,17 @@ def _call_tools(name: str, options: Sequence[str]) -> int:
     environment = _environment(name)
     for number, tool in enumerate(tools, start=1):
         given = [*tool, *options] if number == len(tools) else tool
-        if status := subprocess.call([sys.executable, *given], env=environment):
+        if status := _call([sys.executable, *given], environment):
             return status
     return 0
+
+
+def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Call a command; return its exit status. Ctrl-C reaches it too: wait until it has asked or tidied up."""
+    with subprocess.Popen(command, env=environment) as called:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                return called.wait()
 
 
 def _environment(tool: str) -> dict[str, str]:
@@ -198,6 +218,7 @@ def _environment(tool: str) -> dict[str, str]:
     return {"test": {**os.environ, **one}, "lab": {**one, **os.environ}}.get(tool, dict(os.environ))
 
 
+_STUDY = "make the runs of a study, say how far it is, collect its table"
 _FIRST = (
     "/lab/tree/notebooks/00_start_here.ipynb"  # pages link to studies/ beside notebooks/, so both are shown
 )

@@ -1,4 +1,4 @@
-"""Says once what is happening while numba compiles: silence of half a minute looks like a hang."""
+"""Says once what is happening while numba compiles: silence of a minute looks like a hang."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import ParamSpec, TypeVar
 AFTER = 2.0
 """Seconds after which a first call is long enough to be explained."""
 MESSAGE = (
-    "hgsr_lite compiles its loops for this machine, up to half a minute if it is busy; the next start finds "
-    "them ready (`python -m hgsr_lite warm` does it beforehand)."
+    "hgsr_lite compiles its loops for this machine: up to a minute, some minutes if it is busy; the next "
+    "start finds them ready (`python -m hgsr_lite warm` does it beforehand)."
 )
 QUIET = "HGSR_QUIET"
 """Environment variable; set to 1, nothing is said: for outputs that are kept or compared."""

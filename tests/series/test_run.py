@@ -365,3 +365,28 @@ def test_what_make_calls_is_there_without_make_and_an_unsuccessful_tool_ends_it(
     (tmp_path / "wrong.py").write_text("import os\n")
     assert main(["lint"]) != 0
     assert "F401" in capfd.readouterr().out
+
+
+CLOSES_SLOWLY = """
+import signal, time
+signal.signal(signal.SIGINT, lambda *_: (time.sleep(1), print("closed"), exit(3)))
+print("open", flush=True)
+time.sleep(60)
+"""
+TOOL = "import sys; from hgsr_lite import __main__ as house; house._TOOLS['lab'] = ('', ['-c', sys.argv[1]])"
+
+
+def test_ctrl_c_lets_the_lab_ask_and_close_by_itself():
+    command = [sys.executable, "-c", f"{TOOL}; sys.exit(house.main(['lab']))", CLOSES_SLOWLY]
+    house = subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert house.stdout.readline() == "open\n"
+    os.killpg(house.pid, signal.SIGINT)  # as a terminal does: to the command and to what it called
+    said, complained = house.communicate(timeout=60)
+    assert (house.returncode, said, complained) == (3, "closed\n", "")
+
+
+def test_the_lab_opens_without_waiting_for_pytorch():
+    code = "import sys, hgsr_lite.__main__ as house; house._parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
