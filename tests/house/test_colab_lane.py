@@ -36,3 +36,14 @@ def test_a_second_run_begins_without_what_the_first_compiled(tmp_path):
     (loops / "walk.nbi").touch()
     colab.remove_package(tmp_path)
     assert not (site / "hgsr_lite").exists()
+
+
+def test_whatever_pip_a_python_brings_the_lane_has_one_that_takes_an_address_on_the_disk(
+    tmp_path, monkeypatch
+):
+    called = []
+    monkeypatch.setattr(colab.subprocess, "run", lambda command, check: called.append(command))
+    colab.build_environment(tmp_path, sys.executable)
+    installs = [" ".join(map(str, command)) for command in called if "install" in command]
+    assert "--upgrade pip>=24.1" in installs[0]
+    assert "torch==" in installs[1]

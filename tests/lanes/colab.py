@@ -48,6 +48,7 @@ BESIDE = [
     "lazy_loader",
     "filelock",
 ]
+PIP = "pip>=24.1"  # older ones refuse "NAME @ git+file:///...", which is how the repository is served here
 PYTHONS = ("python3.13", "python3.12", "python3.11")
 REPOSITORY = "lane/hgsr-lite"
 
@@ -66,6 +67,7 @@ def build_environment(folder: Path, python: str) -> None:
     print(f"building {folder} with {Path(python).name}: some minutes and 6 GB", flush=True)
     subprocess.run([python, "-m", "venv", folder], check=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "--upgrade", PIP], check=True)
     subprocess.run([*pip, *VERSIONS, *BESIDE], check=True)
 
 
