@@ -145,3 +145,36 @@ def test_checking_leaves_the_readers_random_numbers_alone():
     for check in WRONG:
         verdict(check, getattr(checks, check).right)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_half_a_step_rebounds_at_degree_one_only():
+    assert "right at degree 1 only" in verdict("check_rebound_radius", lambda step, degree: step / 2)[1]
+
+
+def test_a_bias_that_is_not_there_is_named():
+    def answer(layer, constants):
+        return torch.einsum("oihw,i->o", layer.weight, constants) + layer.bias
+
+    assert "`layer.bias` may be None" in verdict("check_folded_bias", answer)[1]
+
+
+def test_the_loop_of_a_reader_who_forgets_the_return_passes_and_whose_steps_count_from_zero_does_not():
+    def loop(first):
+        def train(network, data, regularizer, epochs, proximal, lr=0.02, batch_size=64):
+            optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4)
+            order, step = torch.Generator().manual_seed(0), first
+            for epoch in range(epochs):
+                rate = optimizer.param_groups[0]["lr"] = lr * 0.2 ** (3 * epoch // epochs)
+                for images, labels in data.train.batches(batch_size, order):
+                    regularizer.set_progress(step / (3 * epochs))
+                    optimizer.zero_grad()
+                    torch.nn.functional.cross_entropy(network(images), labels).backward()
+                    None if proximal else regularizer.add_gradient_()
+                    optimizer.step()
+                    regularizer.prox_(rate) if proximal else None
+                    step += 1
+
+        return train
+
+    assert verdict("check_complete_the_loop", loop(1))[0]
+    assert "count from 1" in verdict("check_complete_the_loop", loop(0))[1]

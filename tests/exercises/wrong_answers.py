@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 
 def share_without_absolute_value(weight: Tensor, tolerance: float) -> float:
@@ -190,6 +191,21 @@ def all_that_have_groups(norm: int, inner: float, outer: float) -> bool:
     return outer < 3
 
 
+def never_told(network, data, regularizer, epochs, proximal):
+    optimizer = torch.optim.SGD(network.parameters(), 0.02, momentum=0.9, weight_decay=5e-4)
+    order = torch.Generator().manual_seed(0)
+    for epoch in range(epochs):
+        rate = optimizer.param_groups[0]["lr"] = 0.02 * 0.2 ** (3 * epoch // epochs)
+        for batch in data.train.order(64, order):
+            optimizer.zero_grad()
+            cross_entropy(network(data.train.images[batch]), data.train.labels[batch]).backward()
+            if not proximal:
+                regularizer.add_gradient_()
+            optimizer.step()
+            if proximal:
+                regularizer.prox_(rate)
+
+
 def tenfold(strength: float, momentum: float) -> float:
     return strength * 10
 
@@ -206,6 +222,7 @@ WRONG = {
     "check_row_from_values": (kernels_side_by_side, "doubles for every penalty"),
     "check_sees_kernels": (all_that_have_groups, "not all see kernels"),
     "check_proximal_strength": (tenfold, "0.9 only"),
+    "check_complete_the_loop": (never_told, "never told how far"),
     "check_measured_degree": (growth, "undo the power"),
     "check_kernel_force": (force_without_inner, "derivative of the inner power is missing"),
     "check_safe_gl12": (one_where, "never let the root see a zero"),

@@ -16,6 +16,7 @@ from hgsr_lite.series.checks.hierarchy import (
     check_sees_kernels,
 )
 from hgsr_lite.series.checks.living import check_living_convolution
+from hgsr_lite.series.checks.loop import check_complete_the_loop
 from hgsr_lite.series.checks.norms import (
     check_exclusive_sparsity,
     check_lasso_step,
@@ -54,6 +55,7 @@ from hgsr_lite.series.checks.zero import (
 __all__ = [
     "check_calibrated_strength",
     "check_choose_sparsest",
+    "check_complete_the_loop",
     "check_constant_behind",
     "check_count_weights",
     "check_deadly_step",

@@ -231,6 +231,9 @@ def check_folded_bias() -> Exercise:
         "The constants were added up first: each must meet the kernels of its own channel.": (
             lambda layer, constants: old(layer) + layer.weight.sum((1, 2, 3)) * constants.sum()
         ),
+        "`layer.bias` may be None: a layer without a bias begins with zero.": (
+            lambda layer, constants: layer.bias + layer.weight.sum((2, 3)) @ constants
+        ),
     }
     cases = [
         (_layer(nn.Conv2d(3, 4, 3), 6), torch.tensor([0.5, 0.0, -1.0])),

@@ -151,6 +151,7 @@ def check_rebound_radius() -> Exercise:
             (step / 2) ** (1 / (2 - degree))
         ),
         "Nearly: that is w^(2-d). Take its root.": lambda step, degree: step * degree / 2,
+        "That is right at degree 1 only.": lambda step, degree: step / 2,
         "Look at the exponent: to undo a power, take 1 over it.": lambda step, degree: (
             (step * degree / 2) ** (2 - degree)
         ),
