@@ -25,6 +25,7 @@ LARGEST_SCALE = 3.0
 _LAYER = ((3.0, -4.0), (1.0, 1.0)), ((1.0, 0.0), (2.0, -2.0)), ((0.5, 0.5), (0.0, 1.0))
 _MOST_KERNELS = 24
 _STYLES = ("-", "--", ":")
+_HIGHEST = 4
 _FOLDS = (0.25, 0.5, 1, 2, 4)
 
 
@@ -138,9 +139,12 @@ def _draw_values(
     for penalty, style, color in zip(penalties, _STYLES, COLORS, strict=False):
         values = np.array([float(penalty.value(_scaled(weight, kernel, s))) for s in (scale, 1.0, *scales)])
         now, unit, curve = values[0], values[1] or 1.0, values[2:]
-        axes.plot(scales, curve / unit, style, color=color, label=f"{penalty.key}: {_short(now)}")
+        inside = np.where(curve / unit <= _HIGHEST, curve / unit, np.nan)
+        axes.plot(scales, inside, style, color=color, label=f"{penalty.key}: {_short(now)}")
     axes.axvline(scale, color="grey", linewidth=1)
-    axes.set(title=family, ylabel="penalty\n(1 at scale 1)", ylim=(0, 4))
+    room = 1.55  # for the legend, which would lie on a curve
+    axes.set(title=family, ylabel="penalty\n(1 at scale 1)", ylim=(0, room * _HIGHEST))
+    axes.set_yticks(range(_HIGHEST + 1))
     axes.legend(fontsize="small", loc="upper left")
 
 
