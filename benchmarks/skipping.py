@@ -34,6 +34,7 @@ from hgsr_lite.fast import (
     prepare_chain,
     smallest_batch,
 )
+from hgsr_lite.figures import COLORS, MARKERS
 from hgsr_lite.series import example_budget, example_network
 from hgsr_lite.skipping import DenseNetwork, LivingConvolution
 
@@ -250,8 +251,10 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         1, len(batches), figsize=(3.4 * len(batches), 3.6), sharey=True, layout="constrained", squeeze=False
     )
     for axes, batch in zip(panels[0], batches, strict=True):
-        for name, rows in layers[layers["batch"] == batch].groupby("network", sort=False):
-            axes.semilogy(100 * rows["dead"], rows["times as fast"], marker="o", label=name)
+        named = layers[layers["batch"] == batch].groupby("network", sort=False)
+        for (name, rows), color, marker in zip(named, COLORS, MARKERS, strict=False):
+            look = {"color": color, "marker": marker, "markersize": 5}
+            axes.semilogy(100 * rows["dead"], rows["times as fast"], label=name, **look)
         ideal = layers.drop_duplicates("dead").sort_values("dead")
         axes.semilogy(100 * ideal["dead"], ideal["limit"], "k:", label="as many times fewer multiply-adds")
         axes.axhline(1, color="grey", linewidth=1)

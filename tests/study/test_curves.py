@@ -74,6 +74,10 @@ def test_what_the_words_say_about_distractors_stands_in_the_tables():
         assert found.loc["gl12", 30] == (3 if kind == "noise" else 2)
         assert found.drop(columns=30).to_numpy().max() == 1
         assert runs["recall, below 1e-3"].min() == 1
+        lost = runs[runs["recall, below a tenth"] < 1][["method", "amount", "seed"]].values.tolist()
+        assert lost == ([["hsqrt_gl", 100, 0]] if kind == "shuffled" else []), (
+            "what the words call a single run"
+        )
 
 
 def test_the_truth_counts_as_found_where_precision_and_recall_are_both_one():

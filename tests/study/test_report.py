@@ -141,6 +141,7 @@ def numbers_of_the_digits(runs: pd.DataFrame) -> set[str]:
     said.add(percent(the(furthest["below tolerance"], method="magnitude"), "test accuracy"))
     small_weights = the(furthest["below tolerance"], method="hsq_gl12", **gradient)
     said.add(percent(small_weights, "below tolerance", "± "))
+    said.add(percent(the(furthest["below tolerance"], method="hsq_gl12", **NEURON), "below tolerance", "± "))
     compared = [
         the(kernels, method="hsq_gl12", **FEATURE),
         the(kernels, method="hsq_gl12", **NEURON),
