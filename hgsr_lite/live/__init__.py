@@ -10,7 +10,7 @@ from hgsr_lite.live.paths import Paths
 from hgsr_lite.live.penalties import Penalties
 from hgsr_lite.live.through import ThroughLayers
 from hgsr_lite.live.trainer import Trainer
-from hgsr_lite.live.workbench import Workbench, before_and_after, compare
+from hgsr_lite.live.workbench import Workbench, compare
 
 __all__ = [
     "KernelMaps",
@@ -21,7 +21,6 @@ __all__ = [
     "ThroughLayers",
     "Trainer",
     "Workbench",
-    "before_and_after",
     "compare",
     "playground",
 ]

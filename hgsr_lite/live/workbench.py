@@ -5,18 +5,15 @@ Plain functions that need no browser; `panel` puts the controls on them.
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.data import Data
-from hgsr_lite.figures import kernel_map
 from hgsr_lite.skipping import skip_dead_kernels
 from hgsr_lite.study import SPARSITY_METRICS, measure
 from hgsr_lite.training import (
@@ -161,12 +158,3 @@ def newest_maps(before: History, after: History, layer: str) -> dict[str, Tensor
         norms = history.snapshots[choose("layer", layer, history.snapshots)][-1].float()
         maps[f"{name}, epoch {history.snapshot_epochs[-1]}"] = norms.nan_to_num(0.0)
     return maps
-
-
-def before_and_after(before: History, after: History, layer: str) -> bytes:
-    """The kernel maps of one layer at the end of two runs, side by side on one scale, as a PNG."""
-    figure = kernel_map(newest_maps(before, after, layer), title=f"layer {layer}")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=90)
-    plt.close(figure)
-    return picture.getvalue()

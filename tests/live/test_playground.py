@@ -13,7 +13,7 @@ from hgsr_lite.live import panel as panel_module
 from hgsr_lite.live.maps import plain_record
 from hgsr_lite.live.panel import Playground, playground
 from hgsr_lite.live.runs import ending
-from hgsr_lite.live.workbench import SHOWN, Workbench, before_and_after, compare
+from hgsr_lite.live.workbench import SHOWN, Workbench, compare, newest_maps
 from hgsr_lite.study import measure
 from hgsr_lite.training import Penalised
 
@@ -127,11 +127,11 @@ def test_calibration_equates_the_gradients_at_the_start(bench: Workbench):
     assert tenth == pytest.approx(first / 10)
 
 
-def test_the_picture_is_a_png_and_names_its_layers(bench: Workbench):
+def test_the_maps_name_their_layers(bench: Workbench):
     dense, trained = bench.train(), bench.train(USUAL)
-    assert before_and_after(dense.history, trained.history, "features.conv2").startswith(PNG)
+    assert len(newest_maps(dense.history, trained.history, "features.conv2")) == 2
     with pytest.raises(ValueError, match=r"features\.conv2"):
-        before_and_after(dense.history, trained.history, "features.conv9")
+        newest_maps(dense.history, trained.history, "features.conv9")
 
 
 def test_the_table_says_what_an_image_takes_once_small_weights_are_skipped(panel: Playground):
