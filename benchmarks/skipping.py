@@ -194,8 +194,7 @@ def trained() -> tuple[nn.Module, Tensor]:
     data = hg.load_data("digits", device="cpu")
     model = example_network(data)
     regularizer = hg.Regularizer(model, "hsq_gl12", warmup=0.3)
-    regularizer.calibrate_(data.train.images[:128], data.train.labels[:128], fraction=4.0)
-    regularizer.strength *= 10
+    regularizer.calibrate_(data.train.images[:128], data.train.labels[:128], fraction=40.0)
     hg.fit(model, data, regularizer, proximal=True, progress=False, **example_budget())
     return model.eval(), data.train.images[:128]
 
