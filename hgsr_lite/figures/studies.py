@@ -95,11 +95,14 @@ def recovery_figure(table: pd.DataFrame, reading: str = "below 1e-3") -> Figure:
         height_ratios=(2, 1),
         layout="constrained",
     )
+    amounts = sorted(table.loc[table["amount"] > 0, "amount"].unique())
     for column, (family, keys) in zip(grid.T, rows.items(), strict=True):
         for axes, figure_name in zip(column, ("precision", "recall"), strict=True):
             for number, key in enumerate(keys):
                 _line(axes, table[table["method"] == key], f"{figure_name}, {reading}", number, key)
             axes.set(xscale="log", ylim=(-0.05, 1.05))
+            axes.set_xticks(amounts, [f"{amount:g}" for amount in amounts])
+            axes.minorticks_off()
             axes.grid(alpha=0.3)
         column[0].set_title(family)
         column[1].set_xlabel("strength (fraction of the\nloss's gradient at the start)")

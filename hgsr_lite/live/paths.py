@@ -12,6 +12,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from hgsr_lite.arguments import choose
+from hgsr_lite.figures import color
 from hgsr_lite.live.figure import LiveFigure
 from hgsr_lite.study import PATH, prepared, summary
 
@@ -65,19 +66,21 @@ class Paths(LiveFigure):
     def picture(self) -> Figure:
         """The accuracy of both paths against what goes, with intervals over seeds."""
         figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-        for name, style in ((self.left, "o-"), (self.right, "s--")):
+        for number, (name, style) in enumerate(((self.left, "o-"), (self.right, "s--"))):
             points = next(path for path in self.paths if path["name"] == name)["points"]
             known = [point for point in points if point["accuracy"][self.after]["mean"] is not None]
             accuracies = [point["accuracy"][self.after] for point in known]
             axes.errorbar(
-                [point[self.gain] for point in known],
-                [accuracy["mean"] for accuracy in accuracies],
-                [accuracy["±"] for accuracy in accuracies],
+                [100 * point[self.gain] for point in known],
+                [100 * accuracy["mean"] for accuracy in accuracies],
+                [100 * (accuracy["±"] or 0) for accuracy in accuracies],
                 fmt=style,
+                color=color(number),
                 capsize=3,
                 label=name,
             )
-        axes.set(xlabel=f"{self.gain} (share)", ylabel=ACCURACIES[self.after], xlim=(0, 1), ylim=(0, 1.02))
+        axes.set(xlabel=f"{self.gain} (%)", ylabel=f"{ACCURACIES[self.after]} (%)")
+        axes.set(xlim=(0, 100), ylim=(0, 102))
         axes.legend(loc="lower left")
         return figure
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from scipy import stats
 
+from hgsr_lite.figures import COLORS
 from hgsr_lite.live import Paths
 from hgsr_lite.study import read_table
 
@@ -81,3 +83,13 @@ def test_an_unknown_path_is_named_with_the_nearest(table: pd.DataFrame, layers: 
 def test_a_table_without_paths_says_what_is_missing(table: pd.DataFrame, layers: pd.DataFrame):
     with pytest.raises(ValueError, match="a study needs penalties at several fractions"):
         Paths(table[table["baseline"].notna()], layers)
+
+
+def test_the_still_picture_is_in_per_cent_and_in_the_house_s_colours(figure: Paths):
+    axes = figure.picture().axes[0]
+    plt.close("all")
+    lines = [container.lines[0] for container in axes.containers]
+    assert [line.get_color() for line in lines] == [*COLORS[:2]]
+    points = next(path for path in figure.paths if path["name"] == figure.left)["points"]
+    assert lines[0].get_xdata().max() == pytest.approx(100 * max(p["dead kernels"] for p in points))
+    assert axes.get_xlim() == (0, 100)

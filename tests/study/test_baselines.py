@@ -133,7 +133,9 @@ def test_a_dense_network_keeps_every_distractor(digits: hg.Data):
     table = make_here(runs, digits, distractors=3, kind="shuffled", progress=False)
     assert table.loc[0, "precision, below 1e-3"] == 0.25
     assert table.loc[0, "recall, below 1e-3"] == 1
-    assert len(recovery_figure(table).axes) == 2
+    figure = recovery_figure(table)
+    assert len(figure.axes) == 2
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["3"]
 
 
 @pytest.mark.parametrize("share", [-0.5, 1.5, math.nan])
