@@ -142,7 +142,7 @@ def _draw_values(
         inside = np.where(curve / unit <= _HIGHEST, curve / unit, np.nan)
         axes.plot(scales, inside, style, color=color, label=f"{penalty.key}: {_short(now)}")
     axes.axvline(scale, color="grey", linewidth=1)
-    room = 1.55  # for the legend, which would lie on a curve
+    room = 1.75  # for the legend, which would lie on a curve
     axes.set(title=family, ylabel="penalty\n(1 at scale 1)", ylim=(0, room * _HIGHEST))
     axes.set_yticks(range(_HIGHEST + 1))
     axes.legend(fontsize="small", loc="upper left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -80,3 +81,14 @@ def test_the_weight_handed_in_is_left_alone():
 def test_what_cannot_be_shown_is_refused_in_plain_words(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_no_curve_runs_below_the_legend():
+    figure = explorer_figure(torch.tensor([[[3.0, -4.0]], [[1.0, 0.5]]]), (0, 0), 2.0, "feature")
+    figure.canvas.draw()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        if legend is not None:
+            bottom = legend.get_window_extent().transformed(axes.transData.inverted()).y0
+            highest = max(np.nanmax(line.get_ydata()) for line in axes.lines if len(line.get_xdata()) > 2)
+            assert highest < bottom
