@@ -3,7 +3,8 @@
     python -m hgsr_lite bench [--quick]
 
 Every comparison is interleaved: one round times each variant once, rounds repeat, medians are compared.
-Prints a table and writes `benchmarks/results/<device>/` (JSON, a plot, and what `skipping` and `live` write).
+Prints a table and writes `benchmarks/results/<device>/`: JSON, a plot, and what `skipping`, `worth` and
+`live` write.
 README.md beside this file says what is measured against what, and why that is fair.
 """
 
@@ -24,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 import hgsr_lite as hg
-from benchmarks import skipping
+from benchmarks import skipping, worth
 from benchmarks.measurements import (
     DEVICE,
     GROUP_PENALTIES,
@@ -126,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if DEVICE.type == "cpu":  # dead kernels are skipped there only, and the figures need no GPU
         same = ["--out", str(options.out), *(["--quick"] if options.quick else [])]
         skipping.main(same)
+        worth.main(same)
         _time_figures(same)
     return 0
 

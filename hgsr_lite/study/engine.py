@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -24,6 +24,9 @@ from hgsr_lite.arguments import available_cores, check_count
 from hgsr_lite.study.job import Job, WrongVersionsError
 from hgsr_lite.study.runs import Claims, Run, RunFolder
 from hgsr_lite.training import FINISHED
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _LONG_WAIT = 5.0  # seconds between two looks at what another driver has done
 _LOG = logging.getLogger(__name__)
@@ -152,7 +155,7 @@ def dask_executor(scheduler: str | None = None, workers: int | None = None) -> I
         check_count("workers", workers)
         options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
         options |= {"dashboard_address": None, "silence_logs": logging.CRITICAL}
-        make: Callable[[], Client] = partial(_deaf_to_ctrl_c, partial(Client, **options))
+        make: Callable[[], Client] = partial(_deaf_to_ctrl_c, partial(_with_memory_kept, Client, **options))
     else:
         make = lambda: Client(scheduler, timeout=10)  # noqa: E731
     try:
@@ -166,3 +169,17 @@ def dask_executor(scheduler: str | None = None, workers: int | None = None) -> I
         if not at_once:
             raise ValueError(f"the scheduler at {scheduler!r} has no workers: start some with `dask worker`")
         yield client.get_executor(pure=False), at_once
+
+
+def _with_memory_kept(client: Callable[..., Client], **options: Any) -> Client:
+    """A client whose workers keep the memory that they free, for the next tensor.
+
+    Dask tells its workers' allocator to give every freed block back (MALLOC_TRIM_THRESHOLD_). A training step
+    frees all that it made, so that each step then waits for the system to hand out fresh pages.
+    """
+    import dask
+
+    before_start = "distributed.nanny.pre-spawn-environ"
+    kept = {**dask.config.get(before_start), "MALLOC_TRIM_THRESHOLD_": None}
+    with dask.config.set({before_start: kept}):
+        return client(**options)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks.skipping import network_table
+from benchmarks.worth import WAYS, over_seeds, worth_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -54,10 +55,41 @@ def test_the_quick_benchmark_fills_its_table_and_its_variants_agree(tmp_path):
         assert skipped["what"].value_counts().to_dict() == {"network": 3, "layer": 2}
         assert (skipped[["dense ms", "living ms", "times as fast", "limit"]] > 0).all(axis=None)
         assert (tmp_path / "skipping.png").stat().st_size > 5000
+        worth = pd.read_csv(tmp_path / "worth.csv")
+        assert worth["path"].value_counts().to_dict() == {"hsq_gl12": 2, "gl12": 2, "dense": 1}
+        assert (worth[["bytes", "dense ms", "ms"]] > 0).all(axis=None)
+        assert worth["test accuracy"].min() > 0.8
+        assert (tmp_path / "worth.png").stat().st_size > 5000
         if CHROMIUM:
             figures = pd.read_csv(tmp_path / "live.csv").set_index("figure")
             assert list(figures.index) == ["norms", "penalties", "trainer"]
             assert (figures.filter(like="ms, ").iloc[:2] > 0).all(axis=None)
+
+
+def test_what_is_said_of_accuracy_against_time_and_bytes_is_the_tables():
+    said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    table = pd.read_csv(REPOSITORY / "benchmarks" / "results" / "cpu" / "worth.csv")
+    assert worth_table(table) in said
+    assert set(table["seed"]) == set(range(5))
+    means = over_seeds(table).set_index(["network", "without"])
+    cut = means.loc["magnitude kernel 0.8", WAYS[1]]
+    assert f"{100 * cut['test accuracy']:.1f} ± {100 * cut['±']:.1f}" in said
+    assert f"as fast as `hsq_gl12` ({cut['median']:.1f} times)" in said
+    dense, least = means.loc["dense"].iloc[0], means.loc["hsq_gl12 neuron fraction 160 proximal", WAYS[1]]
+    assert least["bytes"] / dense["bytes"] == pytest.approx(0.2, abs=0.01), "a fifth"
+    channels = means.xs(WAYS[0], level="without")
+    assert channels[channels["median"] > 1.35]["test accuracy"].max() < dense["test accuracy"] - 0.08
+
+
+def test_what_is_said_of_runs_an_hour_is_the_measurement_s():
+    said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    found = json.loads((REPOSITORY / "benchmarks" / "results" / "cpu" / "throughput.json").read_text())
+    for name, write in (
+        ("engine, runs an hour", "{:,.0f}"),
+        ("loop, runs an hour", "{:,.0f}"),
+        ("ratio", "{:.2f}"),
+    ):
+        assert " to ".join(write.format(pick(found[name])) for pick in (min, max)) in said
 
 
 def test_what_is_said_of_threads_and_of_live_figures_is_the_tables():

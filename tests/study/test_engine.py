@@ -302,6 +302,17 @@ def test_a_dry_run_of_a_warmed_up_penalty_warns_of_nothing(tmp_path):
         assert Study.read(file).predicted_seconds() > 0
 
 
+def given_back_from() -> str | None:
+    """From how many freed bytes on this process's allocator was told to give memory back."""
+    return os.environ.get("MALLOC_TRIM_THRESHOLD_")
+
+
+def test_workers_keep_the_memory_that_a_training_step_frees():
+    ours = given_back_from()
+    with dask_executor(workers=1) as (executor, _):
+        assert executor.submit(given_back_from).result(timeout=60) == ours
+
+
 def test_without_dask_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match=r"pip install 'hgsr-lite\[study\]'"), dask_executor():
