@@ -5,6 +5,9 @@ import { h, percent, s, short } from "./shared.js";
 // ---- the kernel map ----
 
 const BARS = 44; // room for the groups' bars, in pixels
+/** A colour as one number, as the bytes of a canvas's picture lie in memory. */
+const pixel = ([red, green, blue]) => new Uint32Array(Uint8Array.of(red, green, blue, 255).buffer)[0];
+const STROKE = pixel([0x8a, 0x8f, 0x98]); // through what lies below the threshold
 
 /**
  * Norms on a logarithmic scale as bytes: 0 is exactly zero, 1 the smallest that is told apart, 255 the largest.
@@ -26,6 +29,7 @@ export const normOf = (level, { smallest, largest }) =>
 export function kernelMap(colors, onpoint = () => {}) {
   const canvas = h("canvas", { role: "img", tabindex: 0, "aria-label": "kernel map, still empty" });
   const context = canvas.getContext("2d");
+  const palette = Uint32Array.from({ length: 256 }, (_, level) => pixel(level === 0 ? [0, 0, 0] : colors.subarray(3 * level, 3 * level + 3)));
   let shown = null;
   let cursor = null;
   const point = (o, i) => {
@@ -57,19 +61,11 @@ export function kernelMap(colors, onpoint = () => {}) {
   });
 
   const paint = () => {
-    const { outputs, inputs, levels, norms, threshold, cell } = shown;
+    const { outputs, inputs, cell } = shown;
     const style = getComputedStyle(canvas);
     const [ink, warm] = ["--soft", "--warm"].map((name) => style.getPropertyValue(name) || "#888");
     context.clearRect(0, 0, canvas.width, canvas.height);
-    for (let k = 0; k < outputs * inputs; k++) {
-      const [x, y] = [(k % inputs) * cell, Math.floor(k / inputs) * cell];
-      const at = 3 * levels[k];
-      context.fillStyle = levels[k] === 0 ? "#000" : `rgb(${colors[at]},${colors[at + 1]},${colors[at + 2]})`;
-      context.fillRect(x, y, cell, cell);
-      if (norms[k] >= threshold || levels[k] === 0) continue;
-      context.fillStyle = "#8a8f98"; // a stroke through what lies below the threshold
-      for (let n = 1; n < cell - 1; n++) context.fillRect(x + n, y + cell - 1 - n, 1, 1);
-    }
+    paintKernels();
     paintBars(shown.outputSums, shown.liveOutputs, true);
     paintBars(shown.inputSums, shown.liveInputs, false);
     if (!cursor) return;
@@ -79,6 +75,20 @@ export function kernelMap(colors, onpoint = () => {}) {
     context.lineWidth = 1;
     context.strokeRect(0.5, cursor.o * cell + 0.5, inputs * cell - 1, cell - 1);
     context.strokeRect(cursor.i * cell + 0.5, 0.5, cell - 1, outputs * cell - 1);
+
+    function paintKernels() { // pixel by pixel into one picture: thousands of small rectangles take longer
+      const { levels, norms, threshold } = shown;
+      const across = inputs * cell;
+      const image = context.createImageData(across, outputs * cell);
+      const pixels = new Uint32Array(image.data.buffer);
+      for (let k = 0; k < outputs * inputs; k++) {
+        const corner = Math.floor(k / inputs) * cell * across + (k % inputs) * cell;
+        for (let y = 0; y < cell; y++) pixels.fill(palette[levels[k]], corner + y * across, corner + y * across + cell);
+        if (norms[k] >= threshold || levels[k] === 0) continue;
+        for (let n = 1; n < cell - 1; n++) pixels[corner + (cell - 1 - n) * across + n] = STROKE;
+      }
+      context.putImageData(image, 0, 0);
+    }
 
     function paintBars(sums, lives, upright) {
       const most = Math.max(...sums) || 1;
@@ -109,7 +119,8 @@ export function kernelMap(colors, onpoint = () => {}) {
   /** Draw levels (bytes) of a layer; returns how many kernels and channels lie below the threshold. */
   const draw = (name, outputs, inputs, levels, scale, threshold) => {
     const cell = Math.max(4, Math.min(16, Math.floor(300 / Math.max(inputs, outputs))));
-    const norms = Float64Array.from(levels, (level) => normOf(level, scale));
+    const normsOfLevels = Float64Array.from({ length: 256 }, (_, level) => normOf(level, scale));
+    const norms = Float64Array.from(levels, (level) => normsOfLevels[level]);
     const sums = summed(norms, outputs, inputs, threshold);
     shown = { outputs, inputs, levels, norms, threshold, cell, ...sums };
     const [width, height] = [inputs * cell + BARS, outputs * cell + BARS];
