@@ -53,7 +53,7 @@ lint: setup  ## style, spelling, and the order in which rooms import each other
 test-colab: setup  ## run each notebook alone in Colab's versions; builds build/colab (6 GB) the first time
 	@$(PY) -m hgsr_lite test-colab $(ARGS)
 
-mutants: setup  ## put faults into the method's files, one at a time: is each noticed? (ARGS=zeros: in one file)
+mutants: setup  ## put faults into the files that decide, one at a time: is each noticed? (ARGS=zeros: in one)
 	@$(PY) -m hgsr_lite mutants $(ARGS)
 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab, on this machine only

@@ -241,7 +241,7 @@ _TOOLS = {
         ["-m", "pytest", "--durations=25", "--numprocesses=2", "--dist=worksteal"],
     ),
     "test-colab": ("each notebook alone in Colab's versions", ["-m", "tests.lanes.colab"]),
-    "mutants": ("put faults into the method's files: is each noticed?", ["-m", "tests.lanes.mutants"]),
+    "mutants": ("put faults into the files that decide: is each noticed?", ["-m", "tests.lanes.mutants"]),
     "test-arithmetic": (
         "what trains or claims a figure, under four kinds of arithmetic",
         ["-m", "tests.lanes.arithmetic"],

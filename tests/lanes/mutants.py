@@ -1,114 +1,208 @@
 """Faults put into the method's files one at a time: does a test notice?
 
-`make mutants ARGS=zeros` (`python -m hgsr_lite mutants [FILE ...]`): copies the package and its tests into
-`build/mutants`, lets cosmic-ray change one operator, number or flag after the other there, and calls the
-file's own tests each time. Closes with the share that was noticed and the changes that were not. A file takes
-from ten minutes to some hours. Exit status 1 if a change was not noticed.
+`make mutants ARGS=zeros` (`python -m hgsr_lite mutants [FILE ...]`): cosmic-ray changes one operator, number
+or flag after the other, in memory; the tests that call the changed function are run until one fails.
+Closes with the share that was noticed and the changes that were not; those that no test can notice are listed
+in `equivalent.toml`, with the reason. Exit status 1 if another change was not noticed.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import sqlite3
-import subprocess
 import sys
-from collections.abc import Sequence
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lanes import trials
+from tests.lanes.faults import Fault, changed_functions, faults_of
+
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = {
-    "groups": ("test_groups", "test_penalties"),
-    "table": ("test_penalties", "test_twelfth_row"),
-    "proximal": ("test_proximal", "test_twelfth_row"),
-    "penalties": ("test_penalties", "test_twelfth_row"),
-    "regularizer": ("test_regularizer",),
-    "zeros": ("test_zeros",),
-}
-"""The files of the method, and the tests in `tests/method` that are to notice."""
-# One neighbour of each operator: what notices `a * b` for `a / b` notices `a >> b`. Annotations are no code.
-_LEFT_OUT = [
-    r"core/ReplaceBinaryOperator_(?!(Add_Sub|Sub_Add|Mul_Div|Div_Mul|Pow_Mul|BitAnd_BitOr)$).*",
-    r"core/ReplaceComparisonOperator_"
-    r"(?!(Lt_LtE|LtE_Lt|Gt_GtE|GtE_Gt|Eq_NotEq|NotEq_Eq|Is_IsNot|IsNot_Is|In_NotIn|NotIn_In)$).*",
-]
-_SECONDS = 300.0
+OWN = ("hgsr_lite", "tests", "benchmarks", "__main__")
+"""What must not be loaded before the faults are made."""
 
 
-def settings(name: str) -> str:
-    """What cosmic-ray is told about one file, as TOML."""
-    tests = " ".join(f"tests/method/{test}.py" for test in TESTS[name])
-    command = f"{sys.executable} -m pytest {tests} -x -q -n0 -p no:cacheprovider"
-    return "\n".join(
-        [
-            "[cosmic-ray]",
-            f'module-path = "hgsr_lite/{name}.py"',
-            f"timeout = {_SECONDS}",
-            "excluded-modules = []",
-            f"test-command = {json.dumps(command)}",
-            "[cosmic-ray.distributor]",
-            'name = "local"',
-            "[cosmic-ray.filters.operators-filter]",
-            f"exclude-operators = {json.dumps(_LEFT_OUT)}",
-        ]
+@dataclass(frozen=True)
+class Room:
+    """Files, and the tests that are to notice what changes in them."""
+
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+_METHOD = ("groups", "table", "proximal", "penalties", "regularizer", "zeros")
+_STUDY = ("runs", "report", "grid", "analysis")
+ROOMS = (
+    Room(
+        _METHOD,
+        (
+            *(f"tests/method/test_{name}.py" for name in ("groups", "penalties", "twelfth_row", "proximal")),
+            *(f"tests/method/test_{name}.py" for name in ("regularizer", "zeros")),
+            *(f"hgsr_lite/{name}.py" for name in _METHOD),
+        ),
+    ),
+    Room(("removal/surgery", "removal/proof", "removal/ranking"), ("tests/removal",)),
+    Room(("data/splits", "data/parts"), ("tests/data", "hgsr_lite/data")),
+    Room(
+        ("study/engine", "study/runs", "study/tables"),
+        (*(f"tests/study/test_{name}.py" for name in _STUDY), "hgsr_lite/study"),
+    ),
+)
+FILES = tuple(name for room in ROOMS for name in room.files)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a fault: noticed (by what), survived, or no verdict, because the process was lost."""
+
+    fault: Fault
+    kind: str
+    by: str
+    seconds: float
+
+
+def judge(fault: Fault, trial: Callable[[], str | None], limit: float) -> Verdict:
+    """Run tests in a fork: it tells the first that fails, nothing if all pass, None if there are none."""
+    started = time.perf_counter()
+    try:
+        failed = trials.in_a_fork(trial, limit)
+        kind, by = ("survived", "") if failed == "" else ("noticed", failed or "the import")
+    except TimeoutError:
+        kind, by = "noticed", "the time limit"
+    except trials.NoAnswerError as error:
+        kind, by = "no verdict", str(error)
+    print("." if kind == "noticed" else kind[0], end="", file=sys.stderr, flush=True)
+    return Verdict(fault, kind, by, time.perf_counter() - started)
+
+
+def _limit(tests: Sequence[trials.Timed]) -> float:
+    """How long tests may take, by what they take without a fault."""
+    return 60 + 3 * sum(test.seconds for test in tests)
+
+
+def _path(name: str) -> Path:
+    return ROOT / "hgsr_lite" / f"{name}.py"
+
+
+def _try_in_functions(
+    session: trials.Session, path: Path, faults: Sequence[Fault], tests: Sequence[trials.Timed]
+) -> list[Verdict]:
+    """The verdicts on the faults that show only when a function is called."""
+    found = []
+    for fault in faults:
+        functions = changed_functions(path, fault.text)
+        places = {(str(path), place) for place in functions or ()}
+        if functions is None or places & session.on_import:
+            continue
+        chosen = [test for test in tests if places & test.calls]
+
+        def trial(functions=functions, chosen=tuple(chosen)) -> str:
+            session.put_into_functions(path, functions)
+            return session.first_to_fail([test.name for test in chosen])
+
+        found.append(judge(fault, trial, _limit(chosen)))
+    return found
+
+
+def _try_on_import(
+    given: Sequence[str], path: Path, faults: Sequence[Fault], tests: Sequence[trials.Timed]
+) -> list[Verdict]:
+    """The verdicts on faults in what a file does when it is imported."""
+    rank = {test.name: number for number, test in enumerate(tests)}
+
+    def quickest_first(session: trials.Session) -> str:
+        return session.first_to_fail(sorted(session.items, key=lambda name: rank.get(name, 0)))
+
+    def trial(fault: Fault) -> str | None:
+        trials.be_quiet()
+        trials.import_with(path, fault.text)
+        return trials.Session(quickest_first).run(given)
+
+    return [judge(fault, lambda fault=fault: trial(fault), _limit(tests)) for fault in faults]
+
+
+def try_room(given: Sequence[str], faults: Mapping[str, Sequence[Fault]]) -> dict[str, list[Verdict]]:
+    """Put faults into files (name -> faults) and call the tests `given`; name -> verdicts."""
+    trials.load_all_but(given, OWN)
+
+    def in_functions(session: trials.Session) -> tuple[list[trials.Timed], dict[str, list[Verdict]]]:
+        tests = sorted(trials.in_a_fork(session.timed), key=lambda test: test.seconds)
+        return tests, {
+            name: _try_in_functions(session, _path(name), each, tests) for name, each in faults.items()
+        }
+
+    files = frozenset(str(_path(name)) for name in faults)
+    tests, verdicts = trials.in_a_fork(lambda: trials.Session(in_functions, files).run(given))
+    for name, each in faults.items():
+        done = {verdict.fault for verdict in verdicts[name]}
+        left = [fault for fault in each if fault not in done]
+        verdicts[name] += _try_on_import(given, _path(name), left, tests)
+    return verdicts
+
+
+def entries() -> list[dict[str, str]]:
+    """What is listed as equivalent: file, line before, line after, reason."""
+    return tomllib.loads(Path(__file__).with_name("equivalent.toml").read_text())["fault"]
+
+
+def equivalent(name: str) -> dict[tuple[str, str], str]:
+    """The changes of a file that no test can notice: lines before and after -> the reason."""
+    return {(each["before"], each["after"]): each["reason"] for each in entries() if each["file"] == name}
+
+
+def report(name: str, verdicts: Sequence[Verdict], listed: int) -> bool:
+    """Print what became of a file's faults; true if each was noticed."""
+    left = sorted((each for each in verdicts if each.kind != "noticed"), key=lambda each: each.fault.line)
+    survived = sum(each.kind == "survived" for each in left)
+    print(
+        f"{name}: noticed {len(verdicts) - len(left)} of {len(verdicts) + listed}, "
+        f"{listed} equivalent (listed), "
+        f"{survived} survived, {len(left) - survived} without a verdict; "
+        f"{sum(each.seconds for each in verdicts):.0f} s",
+        *(f"{each.fault}" + f"\n    {each.kind}: {each.by}" * bool(each.by) for each in left),
+        sep="\n  ",
+        flush=True,
     )
-
-
-def copy_of_the_tree(place: Path) -> None:
-    """The package and its tests in a folder of their own, made anew: the changed files are never ours."""
-    shutil.rmtree(place, ignore_errors=True)
-    for name in ("hgsr_lite", "tests", "studies", "benchmarks"):  # tests compare with what is timed
-        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", place)
-
-
-def survivors(session: Path) -> tuple[int, list[str]]:
-    """How many changes were tried, and those that no test noticed: line, kind, text before and after."""
-    query = (
-        "SELECT start_pos_row, operator_name, test_outcome, diff FROM mutation_specs "
-        "JOIN work_results USING (job_id) WHERE worker_outcome != 'SKIPPED' ORDER BY start_pos_row"
-    )
-    with sqlite3.connect(session) as database:
-        rows = database.execute(query).fetchall()
-    left = []
-    for line, kind, outcome, diff in rows:
-        if outcome != "KILLED":
-            changed = [
-                text for text in (diff or "").splitlines() if text[:1] in "+-" and text[1:3] not in "++--"
-            ]
-            left.append("\n    ".join([f"line {line}: {kind.removeprefix('core/')}", *changed]))
-    return len(rows), left
-
-
-def try_file(name: str, place: Path) -> list[str]:
-    """Change one file in every way; print and return what was not noticed."""
-    config, session = f"{name}.toml", f"{name}.sqlite"
-    (place / config).write_text(settings(name))
-    path = os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")])  # the copy before the package
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    for command in (
-        ["cosmic_ray.cli", "baseline", config],  # tests that fail without a fault would notice every one
-        ["cosmic_ray.cli", "init", config, session],
-        ["cosmic_ray.tools.filters.operators_filter", session, config],
-        ["cosmic_ray.cli", "exec", config, session],
-    ):
-        subprocess.run([sys.executable, "-m", *command], cwd=place, env=environment, check=True)
-    tried, left = survivors(place / session)
-    print(f"{name}: {tried - len(left)} of {tried} noticed", *left, sep="\n  ", flush=True)
-    return left
+    return not left
 
 
 def main(names: Sequence[str] = tuple(sys.argv[1:])) -> int:
-    """Try the files named, or all six."""
-    unknown = [name for name in names if name not in TESTS]
+    """Try the files named, or all."""
+    unknown = [name for name in names if name not in FILES]
     if unknown:
-        print(f"no file {', '.join(unknown)}: choose of {', '.join(TESTS)}", file=sys.stderr)
+        print(f"no file {', '.join(unknown)}: choose of {', '.join(FILES)}", file=sys.stderr)
         return 2
-    place = ROOT / "build" / "mutants"
-    copy_of_the_tree(place)
-    left = [try_file(name, place) for name in names or TESTS]
-    return int(any(left))
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # a fork has one thread, and no GPU
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    good = True
+    for room in ROOMS:
+        chosen = [name for name in room.files if name in (names or FILES)]
+        faults = {name: faults_of(_path(name).read_text()) for name in chosen}
+        if not faults:
+            continue
+        tried = {
+            name: [fault for fault in each if (fault.before, fault.after) not in equivalent(name)]
+            for name, each in faults.items()
+        }
+        verdicts = trials.in_a_fork(lambda given=room.tests, tried=tried: try_room(given, tried))
+        for name, each in verdicts.items():
+            good &= report(name, each, len(faults[name]) - len(each))
+        good &= _all_there(faults)
+    return int(not good)
+
+
+def _all_there(faults: Mapping[str, Sequence[Fault]]) -> bool:
+    """Whether what is listed as equivalent is still among the faults; what is not is printed."""
+    gone = [
+        f"{name}: {before} -> {after}"
+        for name, each in faults.items()
+        for before, after in equivalent(name).keys() - {(fault.before, fault.after) for fault in each}
+    ]
+    if gone:
+        print("listed in equivalent.toml, and no fault any more:", *gone, sep="\n  ")
+    return not gone
 
 
 if __name__ == "__main__":
