@@ -114,7 +114,6 @@ class Penalty:
             force = self._coefficient(norms, sums, self.spec.inner - 1).flatten(0, 1)
             return force.to(sum_dtype(weight.dtype))
 
-    @torch.no_grad()
     def prox(self, weight: Tensor, step: float, layout: Layout = Layout(), l1_step: float = 0.0) -> Tensor:
         """The proximal operator: the nearest point that the penalty likes better, with exact zeros.
 

@@ -114,7 +114,7 @@ class SparsityReport:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self._shown().to_html().replace("<table", f"<p>{self._title()}</p><table", 1)
+        return self._shown().to_html().replace("<table", f"<p>{self._title()}</p><table")
 
 
 def _small(weight: Tensor, tolerance: float, relative: bool) -> Tensor:

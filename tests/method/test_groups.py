@@ -61,6 +61,7 @@ def test_kernel_norms_are_a_picture_of_outputs_by_inputs():
     weight = torch.randn(6, 4, 3, 3, dtype=torch.float64)
     assert torch.allclose(kernel_norms(weight, 1), weight.abs().sum((2, 3)))
     assert torch.allclose(kernel_norms(weight, 2), weight.square().sum((2, 3)).sqrt())
+    assert torch.equal(kernel_norms(weight), kernel_norms(weight, 1))
 
 
 def test_layers_are_all_convolutions_and_each_shared_weight_once():

@@ -263,3 +263,10 @@ def test_a_penalty_is_frozen_and_hashable():
         Penalty("gl").key = "es"
     assert Penalty("gl") == Penalty("gl", "feature")
     assert len({Penalty("gl"), Penalty("gl"), Penalty("gl", "neuron")}) == 2
+
+
+def test_force_at_a_zero_kernel_is_the_formulas_wherever_that_is_finite():
+    weight = torch.tensor([[[0.0, 0.0], [3.0, 4.0]]])
+    assert Penalty("l1").force(weight).tolist() == [[1.0, 1.0]]
+    assert Penalty("hsq_gl", "neuron").force(weight).tolist() == [[10.0, 10.0]]
+    assert Penalty("hsq_gl12", "neuron").force(weight)[0, 0] == 0  # infinite by the formula

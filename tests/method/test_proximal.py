@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hgsr_lite.groups import Layout
 from hgsr_lite.penalties import Penalty
-from hgsr_lite.table import PENALTIES
+from hgsr_lite.table import PENALTIES, PenaltySpec
 
 KEYS = list(PENALTIES)
 CANNOT_EMPTY_A_GROUP = ("hsq_gl", "es", "hsq_es", "l2")
@@ -52,8 +52,9 @@ def test_no_random_perturbation_improves_the_objective(key, grouping):
 @pytest.mark.parametrize("key", KEYS)
 def test_step_zero_is_the_identity_to_the_last_bit(key):
     weight = torch.randn(4, 3, 3, 3)
+    weight[0, 0, 0, 0] = -0.0
     moved = Penalty(key).prox(weight, 0.0)
-    assert torch.equal(moved, weight)
+    assert torch.equal(moved.view(torch.int32), weight.view(torch.int32))
     assert moved.data_ptr() != weight.data_ptr()
 
 
@@ -207,3 +208,32 @@ def test_a_weight_with_nan_is_refused_with_the_number_of_entries():
     weight[0, 0], weight[1, 1] = float("nan"), float("inf")
     with pytest.raises(ValueError, match="has 2 NaN or infinite entries"):
         Penalty("gl").prox(weight, 0.1)
+
+
+def test_a_row_without_a_solver_still_takes_the_step_of_the_l1_norm_alone(monkeypatch):
+    monkeypatch.setitem(PENALTIES, "twelfth", PenaltySpec("twelfth", 1, 1.5, 2.0))
+    moved = Penalty("twelfth").prox(torch.tensor([[3.0, -0.5]]), 0.0, l1_step=1.0)
+    assert moved.tolist() == [[2.0, 0.0]]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_steps_of_any_size_give_finite_weights(key):
+    weight = normal((4, 3, 3), 8)
+    torch.testing.assert_close(Penalty(key).prox(weight, 1e-300), weight)
+    moved = Penalty(key).prox(weight, 1e300)
+    assert moved.isfinite().all()
+    assert moved.abs().max() < 1e-50
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("size", [1e-38, 1e38])
+def test_weights_of_the_smallest_and_the_largest_size_shrink_as_those_in_between(key, size):
+    weight, step = normal((4, 3, 3), 9), usual_step(key)
+    moved = Penalty(key).prox(size * weight, step * size ** (2 - PENALTIES[key].degree))
+    torch.testing.assert_close(moved / size, Penalty(key).prox(weight, step))
+
+
+def test_lasso_and_squared_norm_are_exact_where_a_difference_of_thresholds_would_be_rounded_away():
+    weight = torch.tensor([[1 + 2.0**-51]], dtype=torch.float64)
+    assert Penalty("l1").prox(weight, 1.0).item() == 2.0**-51
+    assert Penalty("l2").prox(weight, 1e20).item() == pytest.approx(0.5e-20, rel=1e-14)

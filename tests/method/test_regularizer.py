@@ -562,3 +562,38 @@ def test_the_way_back_is_that_of_the_penalty_that_gave_the_value():
         model.weight.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
+
+
+def test_unless_told_otherwise_it_is_the_authors_penalty_without_l1_and_warm_up():
+    reg = Regularizer(two_layers())
+    assert reg.penalty == Penalty("hsq_gl12", "feature")
+    assert (reg.strength, reg.l1_mix, reg.warmup) == (1e-3, 0.0, 0.0)
+
+
+def scaled_loss(factor):
+    return lambda output, labels: factor * nn.functional.cross_entropy(output.flatten(1), labels)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_calibration_takes_gradients_of_every_size_and_a_tenth_unless_told_otherwise(factor, size):
+    model = nn.Sequential(nn.Conv2d(1, 4, 8))
+    with torch.no_grad():
+        model[0].weight.mul_(size)
+    images, labels = torch.randn(8, 1, 8, 8) / size, torch.arange(8) % 4
+    reg = Regularizer(model, "es")
+    strength = reg.calibrate_(images, labels, loss=scaled_loss(factor))
+    scaled_loss(factor)(model(images), labels).backward()
+    loss, term = model[0].weight.grad.norm().item(), reg.penalty.gradient(model[0].weight).norm().item()
+    assert strength == pytest.approx(0.1 * loss / term, rel=1e-4)
+
+
+@pytest.mark.parametrize(("loss", "size"), [(0.0, 1.0), (math.inf, 1.0), (1.0, 0.0), (1.0, 1e30)])
+def test_calibration_refuses_a_gradient_that_is_nothing_or_infinite(loss, size):
+    model = nn.Sequential(nn.Conv2d(1, 4, 8))
+    with torch.no_grad():
+        model[0].weight.mul_(size)
+    images, labels = torch.randn(8, 1, 8, 8) / max(size, 1.0), torch.arange(8) % 4
+    reg = Regularizer(model, "hsq_es")
+    with pytest.raises(ValueError, match="both must be finite and above 0"):
+        reg.calibrate_(images, labels, loss=scaled_loss(loss))

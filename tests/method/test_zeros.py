@@ -207,3 +207,24 @@ def test_a_network_with_a_nan_is_refused_and_nothing_is_set_to_zero():
     with pytest.raises(ValueError, match="NaN"):
         zero_below_(model)
     assert model[0].weight.item() > 0
+
+
+def test_unless_told_otherwise_the_tolerance_is_the_authors_and_absolute():
+    # 1.5e-3 and 5e-4 lie on either side of 1e-3; relative to the root mean square, 100, both were far below.
+    layer = layer_with([[[1.5e-3, 5e-4, 100.0, -200.0]]])
+    assert sparsity(layer).overall.below_tolerance == 1
+    tiny = layer_with([[[5e-4, 1e-3]]])  # and here relative to theirs, 8e-4, none would be below
+    assert sparsity(tiny).overall.below_tolerance == 1
+    assert zero_below_(tiny) == 1
+    assert zero_below_(layer) == 1
+
+
+def test_shares_by_side_tell_dead_inputs_from_dead_outputs():
+    layer = layer_with([[[1], [0], [0], [2]], [[0], [0], [0], [0]], [[3], [0], [0], [4]]])
+    assert sparsity(layer).overall.shares_by_side() == {
+        "below tolerance": 8 / 12,
+        "exact zeros": 8 / 12,
+        "dead kernels": 8 / 12,
+        "dead inputs": 2 / 4,
+        "dead outputs": 1 / 3,
+    }
