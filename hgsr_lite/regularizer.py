@@ -221,7 +221,6 @@ class Regularizer:
         value.backward()
         return value.detach()
 
-    @torch.no_grad()
     def prox_(self, lr: float) -> None:
         """One proximal step on every layer's weight, in place, with step size `lr * strength`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -182,3 +183,9 @@ def test_a_plain_copy_computes_the_same_and_can_be_written_to(make):
 def test_a_norm_that_is_none_of_ours_is_refused(norm):
     with pytest.raises(ValueError, match="give 1 or 2"):
         kernel_norms(torch.ones(2, 2, 3, 3), norm=norm)
+
+
+def test_a_layout_is_a_record_that_nothing_changes_afterwards():
+    with pytest.raises(FrozenInstanceError):
+        Layout().conv_groups = 2
+    assert len({Layout(), Layout(1, False), Layout(2)}) == 2

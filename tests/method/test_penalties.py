@@ -270,3 +270,10 @@ def test_force_at_a_zero_kernel_is_the_formulas_wherever_that_is_finite():
     assert Penalty("l1").force(weight).tolist() == [[1.0, 1.0]]
     assert Penalty("hsq_gl", "neuron").force(weight).tolist() == [[10.0, 10.0]]
     assert Penalty("hsq_gl12", "neuron").force(weight)[0, 0] == 0  # infinite by the formula
+
+
+def test_a_half_precision_gradient_has_both_signs_and_saturates_at_the_largest_finite_number():
+    weight = torch.tensor([[[3.0, -4.0], [900.0, -900.0]]], dtype=torch.float16)
+    gradient, largest = Penalty("hsq_es", "feature").gradient(weight), torch.finfo(torch.float16).max
+    assert gradient.tolist() == [[[1372.0, -1372.0], [largest, -largest]]]
+    assert Penalty("hsq_es").gradient(1e30 * weight.float()).isinf().all()

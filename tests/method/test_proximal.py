@@ -236,4 +236,4 @@ def test_weights_of_the_smallest_and_the_largest_size_shrink_as_those_in_between
 def test_lasso_and_squared_norm_are_exact_where_a_difference_of_thresholds_would_be_rounded_away():
     weight = torch.tensor([[1 + 2.0**-51]], dtype=torch.float64)
     assert Penalty("l1").prox(weight, 1.0).item() == 2.0**-51
-    assert Penalty("l2").prox(weight, 1e20).item() == pytest.approx(0.5e-20, rel=1e-14)
+    assert Penalty("l2").prox(weight, 1e20).item() == pytest.approx(0.5e-20, rel=1e-14, abs=0)

@@ -597,3 +597,18 @@ def test_calibration_refuses_a_gradient_that_is_nothing_or_infinite(loss, size):
     reg = Regularizer(model, "hsq_es")
     with pytest.raises(ValueError, match="both must be finite and above 0"):
         reg.calibrate_(images, labels, loss=scaled_loss(loss))
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, math.inf])
+def test_a_fraction_that_is_not_above_zero_is_refused(fraction):
+    reg = Regularizer(nn.Sequential(nn.Conv2d(1, 4, 8)), strength=0.5)
+    with pytest.raises(ValueError, match=r"fraction .* is not a finite number > 0"):
+        reg.calibrate_(torch.randn(8, 1, 8, 8), torch.arange(8) % 4, fraction)
+    assert reg.strength == 0.5
+
+
+def test_what_is_no_penalty_is_refused_when_it_is_set():
+    reg = Regularizer(two_layers(), "gl")
+    with pytest.raises(TypeError, match=r"penalty must be a Penalty, not 'es'"):
+        reg.penalty = "es"
+    assert reg.penalty == Penalty("gl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -113,3 +114,8 @@ def test_the_proximal_step_of_kernels_measured_by_l2_is_never_above_a_search(
 def test_a_rows_numbers_are_checked_where_it_is_made(numbers, message):
     with pytest.raises(ValueError, match=message):
         PenaltySpec("bad", *numbers)
+
+
+def test_a_row_is_a_record_that_nothing_changes_afterwards():
+    with pytest.raises(FrozenInstanceError):
+        PENALTIES["gl"].outer = 2.0
