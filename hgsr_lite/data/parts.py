@@ -51,7 +51,7 @@ class Split:
             raise TypeError(f"generator must be a torch.Generator or None, not {shown(generator)}")
         device = self.labels.device if generator is None else generator.device
         order = torch.randperm(len(self), generator=generator, device=device).to(self.labels.device)
-        if batch_size > 1 and len(order) % batch_size == 1:
+        if len(order) % batch_size == 1:
             order = torch.cat([order, order[:1]])
         return order.split(batch_size)
 

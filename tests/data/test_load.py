@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +128,7 @@ def test_batches_come_in_an_order_that_the_generator_decides(digits):
 def test_no_batch_holds_a_single_image_unless_asked_for():
     split = Split(torch.zeros(9, 1, 1, 1), torch.arange(9))
     assert [len(labels) for _, labels in split.batches(4)] == [4, 4, 2]
+    assert [len(labels) for _, labels in split.batches(2)] == [2] * 5
     assert [len(labels) for _, labels in split.batches(1)] == [1] * 9
 
 
@@ -187,6 +191,7 @@ def test_colour_distractors_cycle_through_the_channels(image_folder):
 def test_distractors_are_fixed_by_their_seed(digits):
     one, same, other = (digits.with_distractors(2, seed=seed).train.images for seed in (0, 0, 1))
     assert torch.equal(one, same)
+    assert torch.equal(one, digits.with_distractors(2).train.images)
     assert not torch.equal(one, other)
 
 
@@ -289,3 +294,40 @@ def test_drawing_counts_the_classes_that_are_there():
     drawn, rest = draw(torch.arange(5), labels, 0.01, torch.Generator().manual_seed(0))
     assert labels[drawn].tolist() == [1, 3]
     assert len(rest) == 3
+
+
+def test_the_test_part_is_the_same_in_every_version():
+    _, _, test = split_indices(torch.arange(40) % 2, None, "ab")
+    assert test.tolist() == [4, 5, 11, 14, 16, 21, 26, 39]
+
+
+def test_a_set_is_a_record_and_itself(digits):
+    for record in (digits, digits.train):
+        assert record != copy.deepcopy(record)
+        assert record in {record}
+        with pytest.raises(FrozenInstanceError):
+            record.labels = None
+
+
+def test_brightness_stays_between_black_and_white(digits):
+    images = torch.stack([torch.full((1, 8, 8), value) for value in (-100.0, 100.0)])
+    assert digits.brightness(images).unique().tolist() == [0, 1]
+
+
+def test_of_two_images_a_shuffled_distractor_is_the_other_one_and_of_one_itself(digits):
+    for count in (1, 2):
+        few = Split(digits.train.images[:count], digits.train.labels[:count])
+        mixed = replace(digits, train=few).with_distractors(9, "shuffled")
+        for channel in range(1, 10):
+            assert torch.equal(mixed.train.images[:, channel], few.images.flip(0)[:, 0])
+
+
+def test_a_set_of_two_channels_says_so(digits):
+    assert "2 channels" in repr(digits.with_distractors(1))
+
+
+@pytest.mark.parametrize(("has_gpu", "usable"), [(False, "'cpu' (no CUDA GPU was found)"), (True, "'cuda'")])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(has_gpu, usable, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    with pytest.raises(ValueError, match=f"device 'nowhere' cannot be used here: take .*{re.escape(usable)}"):
+        find_device("nowhere")

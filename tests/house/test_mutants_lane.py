@@ -134,7 +134,7 @@ def test_the_lane_tells_what_no_test_notices_and_a_lost_process_is_no_verdict(tm
     )
     assert told[-5:] == [
         "no verdict - it ended without an answer",
-        "noticed - the time limit",
+        "no verdict - still running after 2 s",
         "survived - ",
         "noticed - test_size",
         "noticed - the import",
