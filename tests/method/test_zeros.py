@@ -219,9 +219,9 @@ def test_unless_told_otherwise_the_tolerance_is_the_authors_and_absolute():
     assert zero_below_(layer) == 1
 
 
-def test_shares_by_side_tell_dead_inputs_from_dead_outputs():
+def test_shares_tell_dead_inputs_from_dead_outputs():
     layer = layer_with([[[1], [0], [0], [2]], [[0], [0], [0], [0]], [[3], [0], [0], [4]]])
-    assert sparsity(layer).overall.shares_by_side() == {
+    assert sparsity(layer).overall.shares() == {
         "below tolerance": 8 / 12,
         "exact zeros": 8 / 12,
         "dead kernels": 8 / 12,
