@@ -165,7 +165,8 @@ class Lockstep:
         terms = torch.zeros_like(self._term_sums)
         for alike in self._alike:
             if terms.device.type == "cpu" and alike.regularizers[0].backend == "compiled":
-                terms[alike.rows] = torch.stack([reg.add_gradient_() for reg in alike.regularizers])
+                values = torch.stack([reg.add_gradient_() for reg in alike.regularizers])
+                terms[alike.rows] = values.to(terms.dtype)
             else:
                 terms[alike.rows] = self._penalise_alike(alike)
         return terms

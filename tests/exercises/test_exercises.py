@@ -18,6 +18,8 @@ import torch
 from hgsr_lite.series import checks
 from tests.exercises.wrong_answers import WRONG
 
+pytestmark = pytest.mark.trains  # one exercise's loop does
+
 mpl.use("Agg")
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
