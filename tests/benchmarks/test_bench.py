@@ -90,6 +90,9 @@ def test_what_is_said_of_runs_an_hour_is_the_measurement_s():
         ("ratio", "{:.2f}"),
     ):
         assert " to ".join(write.format(pick(found[name])) for pick in (min, max)) in said
+    before = found["with memory given back, as Dask's workers do"]
+    for name, write in (("engine, runs an hour", "{:,.0f}"), ("ratio", "{:.2f}")):
+        assert " to ".join(write.format(pick(before[name])) for pick in (min, max)) in said
 
 
 def test_what_is_said_of_threads_and_of_live_figures_is_the_tables():

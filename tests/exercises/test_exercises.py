@@ -180,3 +180,15 @@ def test_the_loop_of_a_reader_who_forgets_the_return_passes_and_whose_steps_coun
 
     assert verdict("check_complete_the_loop", loop(1))[0]
     assert "count from 1" in verdict("check_complete_the_loop", loop(0))[1]
+
+
+def test_a_slip_of_the_pen_is_shown_and_not_taken_for_another_mistake():
+    def folded(layer, constants):
+        if layer.bias is None:
+            return nwe  # noqa: F821
+        return layer.bias + layer.weight.sum((2, 3)) @ constants
+
+    right, hint = verdict("check_folded_bias", folded)
+    assert not right
+    assert "NameError" in hint
+    assert "may be None" not in hint
