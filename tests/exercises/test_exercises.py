@@ -185,7 +185,7 @@ def test_the_loop_of_a_reader_who_forgets_the_return_passes_and_whose_steps_coun
 def test_a_slip_of_the_pen_is_shown_and_not_taken_for_another_mistake():
     def folded(layer, constants):
         if layer.bias is None:
-            return nwe  # noqa: F821
+            return no_such_name  # noqa: F821
         return layer.bias + layer.weight.sum((2, 3)) @ constants
 
     right, hint = verdict("check_folded_bias", folded)
