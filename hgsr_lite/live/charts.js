@@ -31,6 +31,7 @@ export function kernelMap(colors, onpoint = () => {}) {
   const context = canvas.getContext("2d");
   const palette = Uint32Array.from({ length: 256 }, (_, level) => pixel(level === 0 ? [0, 0, 0] : colors.subarray(3 * level, 3 * level + 3)));
   let shown = null;
+  let image = null; // kept from move to move
   let cursor = null;
   const point = (o, i) => {
     const { outputs, inputs, norms, threshold } = shown;
@@ -79,7 +80,7 @@ export function kernelMap(colors, onpoint = () => {}) {
     function paintKernels() { // pixel by pixel into one picture: thousands of small rectangles take longer
       const { levels, norms, threshold } = shown;
       const across = inputs * cell;
-      const image = context.createImageData(across, outputs * cell);
+      if (image?.width !== across || image.height !== outputs * cell) image = context.createImageData(across, outputs * cell);
       const pixels = new Uint32Array(image.data.buffer);
       for (let k = 0; k < outputs * inputs; k++) {
         const corner = Math.floor(k / inputs) * cell * across + (k % inputs) * cell;
