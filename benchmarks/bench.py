@@ -10,7 +10,6 @@ README.md beside this file says what is measured against what, and why that is f
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -39,6 +38,7 @@ from benchmarks.measurements import (
     size_rows,
     step_rows,
 )
+from benchmarks.options import options_of
 
 
 def measure(quick: bool) -> pd.DataFrame:
@@ -105,18 +105,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its results."""
-    parser = argparse.ArgumentParser(prog="python -m hgsr_lite bench", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer penalties, sizes and rounds")
-    default = Path(__file__).parent / "results" / DEVICE.type
-    parser.add_argument("--out", type=Path, default=default, help="folder for the table and the plot")
-    options = parser.parse_args(arguments)
+    options = options_of(
+        "hgsr_lite bench", __doc__, "fewer penalties, sizes and rounds", arguments, DEVICE.type
+    )
     about = machine()
     table = measure(options.quick)
     print("Over penalties and groupings:")
     print(summary(table).to_string(index=False))
     others = table[table["what"] != "penalty"].dropna(axis=1, how="all")
     print(others.drop(columns=["against"]).round(3).to_string(index=False, na_rep=""))
-    options.out.mkdir(parents=True, exist_ok=True)
     record = {
         "machine": about,
         "quick": options.quick,

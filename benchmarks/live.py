@@ -9,7 +9,6 @@ seconds of processor time that an epoch takes in Node, dense and empty, and fram
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ import torch
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 import hgsr_lite as hg
+from benchmarks.options import options_of
 from hgsr_lite.live import KernelMaps, LiveFigure, Norms, Paths, Penalties, ThroughLayers, Trainer
 from hgsr_lite.live.modules import one_text
 from hgsr_lite.study import read_table
@@ -209,12 +209,7 @@ def _launch(playwright: Playwright, *flags: str) -> Browser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; 1 where no Chromium is found."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two figures, fewer moves")
-    default = Path(__file__).parent / "results" / "cpu"
-    parser.add_argument("--out", type=Path, default=default, help="folder for the table")
-    options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    options = options_of("benchmarks.live", __doc__, "two figures, fewer moves", arguments)
     if _CHROMIUM is None:
         print("no Chromium, so no live figure was timed: apt-get install chromium", file=sys.stderr)
         return 1

@@ -8,7 +8,6 @@ Every comparison is interleaved; medians over the rounds. Writes `skipping.csv` 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 import hgsr_lite as hg
 from benchmarks.measurements import NETWORKS, interleaved
+from benchmarks.options import options_of
 from hgsr_lite.fast import (
     Link,
     alive_kernels,
@@ -266,14 +266,9 @@ def plot(table: pd.DataFrame, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.skipping", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one shape, one network, few rounds")
-    default = Path(__file__).parent / "results" / "cpu"
-    parser.add_argument("--out", type=Path, default=default, help="folder for the table and the figure")
-    options = parser.parse_args(arguments)
+    options = options_of("benchmarks.skipping", __doc__, "one shape, one network, few rounds", arguments)
     table = measure(options.quick)
     print(table.round(3).to_string(index=False, na_rep=""), network_table(table), sep="\n\n")
-    options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "skipping.csv", index=False, float_format="%.4g")
     plot(table, options.out / "skipping.png")
     return 0

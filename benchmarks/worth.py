@@ -10,7 +10,6 @@ One thread. Writes `worth.csv` and `worth.png`.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 import hgsr_lite as hg
 from benchmarks.measurements import interleaved
+from benchmarks.options import options_of
 from benchmarks.skipping import FORMATS, called_on, threads
 from hgsr_lite.figures import COLORS, MARKERS
 from hgsr_lite.skipping import DenseNetwork
@@ -169,14 +169,9 @@ def plot(table: pd.DataFrame, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.worth", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two networks, one seed, few rounds")
-    default = Path(__file__).parent / "results" / "cpu"
-    parser.add_argument("--out", type=Path, default=default, help="folder for the table and the figure")
-    options = parser.parse_args(arguments)
+    options = options_of("benchmarks.worth", __doc__, "two networks, one seed, few rounds", arguments)
     table = measure(options.quick)
     print(worth_table(table))
-    options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "worth.csv", index=False, float_format="%.6g")
     plot(table, options.out / "worth.png")
     return 0

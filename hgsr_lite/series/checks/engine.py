@@ -121,7 +121,7 @@ def _tensors(result: Any) -> list[Tensor] | None:
 
 def _same(one: Any, other: Any, tolerance: float, exact_zeros: bool = False) -> bool:
     if isinstance(one, Exception) or isinstance(other, Exception):  # a mistake may be one that raises
-        return isinstance(one, Exception) and type(one) is type(other)
+        return type(one) is type(other)
     if isinstance(one, str | set | dict) or isinstance(other, str | set | dict):
         return type(one) is type(other) and one == other
     if tuple in (type(one), type(other)):  # several results: a list of them is as good as a tuple
