@@ -74,6 +74,11 @@ def check_weight(weight: Tensor, layout: Layout) -> None:
         raise TypeError(
             f"a weight of layout {weight.layout} has no kernels in memory: convert it with .to_dense()"
         )
+    if weight.is_meta:
+        raise ValueError(
+            "a weight on the meta device has a shape and no numbers: load its numbers, or give it a device with "
+            ".to_empty(device='cpu') and initialise it"
+        )
     if not isinstance(layout, Layout):
         raise TypeError(f"layout must be a Layout, not {layout!r}: Layout.of(module) makes one")
     if weight.numel() == 0:

@@ -55,6 +55,8 @@ def load_data(
     source, title = _open(name, data_root(root), download)
     parts = split_indices(source.labels, source.is_test, source.classes, validation, seed, limit)
     _check_parts(parts, source.labels, source.classes)
+    if size is not None:
+        _check_room(sum(map(len, parts)), size)
     images = source.read(torch.cat(parts), size).to(device).float().div_(source.white)
     if size is not None and images.shape[2:] != size:
         images = F.interpolate(images, size, mode="bilinear", antialias=True)
@@ -98,6 +100,18 @@ def _check_parts(parts: Sequence[Tensor], labels: Tensor, classes: Sequence[str]
                 f"class {classes[missing[0]]!r} has no image left for the {part} part{more}: a class needs "
                 "one in each of train, validation and test; with a test folder of its own, two in train"
             )
+
+
+def _check_room(images: int, size: tuple[int, int]) -> None:
+    """Refuse pictures that this machine has no memory for, before any is read."""
+    try:
+        torch.empty(images, *size)  # nothing is written to it: the system is only asked
+    except RuntimeError as error:
+        gigabytes = images * size[0] * size[1] * 4 / 1e9
+        raise ValueError(
+            f"image_size {size}: {images} images of one channel take {gigabytes:,.0f} GB, more than there is here: "
+            "take fewer pixels, or fewer images with limit"
+        ) from error
 
 
 def _as_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

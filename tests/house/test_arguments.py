@@ -124,6 +124,22 @@ WRONG: dict[str, tuple[Callable[[hg.Data], object], str]] = {
     "a huge count": (lambda data: fit(data, batch_size=HUGE), "batch_size 10.* is too large: .*below 2.*63"),
     "a huge limit": (lambda _: hg.load_data("digits", limit=HUGE), "limit 10.* is too large"),
     "a huge picture": (lambda _: hg.load_data("digits", image_size=HUGE), "image_size 10.* is too large"),
+    "a picture for nobody's memory": (
+        lambda _: hg.load_data("digits", device="cpu", image_size=10**7),
+        "image_size .10000000, 10000000.: 1797 images .* GB, more than there is here",
+    ),
+    "a picture beyond all counting": (
+        lambda _: hg.load_data("digits", device="cpu", image_size=(10**18, 10**18)),
+        "image_size .*GB, more than there is here",
+    ),
+    "a weight without numbers": (
+        lambda _: hg.Penalty("gl").prox(torch.ones(2, 2, device="meta"), 0.1),
+        "a weight on the meta device has a shape and no numbers",
+    ),
+    "a model without numbers": (
+        lambda _: hg.Regularizer(net().to("meta")).add_gradient_(),
+        "a weight on the meta device has a shape and no numbers",
+    ),
     "a network for nobody's memory": (
         lambda _: hg.build_model("digits_cnn", in_channels=1, num_classes=2, width=1e300),
         "digits_cnn with .* width=1e.300 is too large to be built here",

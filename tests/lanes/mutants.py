@@ -34,6 +34,14 @@ class Room:
 
 
 _METHOD = ("groups", "table", "proximal", "penalties", "regularizer", "zeros")
+_REMOVAL = (
+    "compaction",
+    "compaction_refusals",
+    "pruning",
+    "what_a_proof_covers",
+    "what_a_user_keeps",
+    "carrying",
+)
 _STUDY = ("runs", "report", "grid", "analysis")
 ROOMS = (
     Room(
@@ -44,7 +52,10 @@ ROOMS = (
             *(f"hgsr_lite/{name}.py" for name in _METHOD),
         ),
     ),
-    Room(("removal/surgery", "removal/proof", "removal/ranking"), ("tests/removal",)),
+    Room(  # other people's networks are left out: they take up to a minute each
+        ("removal/surgery", "removal/proof", "removal/ranking"),
+        tuple(f"tests/removal/test_{name}.py" for name in _REMOVAL),
+    ),
     Room(("data/splits", "data/parts"), ("tests/data", "hgsr_lite/data")),
     Room(
         ("study/engine", "study/runs", "study/tables"),
