@@ -26,7 +26,6 @@ from hgsr_lite.skipping.choice import (
     choose_layer,
     choose_network,
     dense_at_its_best,
-    has_no_dead_kernel,
 )
 from hgsr_lite.skipping.layers import not_covered, put_in_, views_as_reshapes_
 from hgsr_lite.skipping.report import SkippedLayer, SkipReport, network_costs
@@ -100,7 +99,8 @@ def skip_dead_kernels(
     (batch, channels, height, width) whose memory has the batch innermost, so that other operators work on
     them too; runs of convolutions and pools are chained, with nothing between them but memory that each
     thread keeps. Each layer is timed dense and living, for one image and for many, then the whole network for
-    batches from 1 to 128: what does not pay stays dense, and the report says what and why. So does what is
+    batches from 1 to 128: what does not pay stays dense, and the report says what and why. A network without
+    a dead kernel is treated alike: the form alone may pay. Dense stays, too, what is
     not covered: other convolutions than Conv2d, padding modes, dtypes, devices, a network whose graph
     cannot be traced.
 
@@ -200,8 +200,6 @@ def _skipping(
     dense: nn.Module, graph: fx.GraphModule, example: Tensor
 ) -> tuple[nn.Module, list[SkippedLayer], str]:
     """Choose for every layer, put the chosen ones in, choose for the network; why it is dense, if it is."""
-    if all(has_no_dead_kernel(layer) for _, layer in _convolutions(graph)):
-        return dense_at_its_best(graph, example), _all_dense(graph, "no dead kernel"), "no kernel is dead"
     work = copy.deepcopy(graph)
     layers, chosen = [], {}
     shapes, first = _image_shapes(work, example), _layers_on_images(work)
