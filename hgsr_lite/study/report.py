@@ -106,7 +106,8 @@ def what_there_is(table: pd.DataFrame) -> str:
     by_seed = table.groupby("seed").size()
     seeds = ", ".join(f"seed {seed}: {count}" for seed, count in by_seed.items())
     diverged = int(table["diverged"].sum())
-    machines = ", ".join(sorted(set(table["processor"].dropna())))
+    on_cpu = table["device"].str.startswith("cpu")
+    machines = ", ".join(sorted(set(table["processor"].where(on_cpu, table["device"]).dropna())))
     return (
         f"{len(table)} runs ({seeds}), {diverged} of them diverged; made on: {machines}. Mean and half of "
         "the 95 % interval over seeds; with one seed there is no interval, and nothing is said about luck."

@@ -33,7 +33,8 @@ def run(method: str, amount: float, seed: int, removed: float, accuracy: float, 
         for part in ("validation", "test")
         for stage in ("after zeroing", "after fine-tuning")
     }
-    rest = {"proximal": False, "start": "he", "seed": seed, "ended": "finished", "processor": "a processor"}
+    rest = {"proximal": False, "start": "he", "seed": seed, "ended": "finished"}
+    rest |= {"processor": "a processor", "device": "cpu, one thread"}
     zeros = {"below tolerance": removed, "dead kernels": removed, "calibrated strength": 1.0, "l1_mix": 0.0}
     return {**names, **where, **result, **accuracies, **rest, **zeros, **more}
 
@@ -54,6 +55,11 @@ def test_accuracy_is_read_along_the_path_at_equal_parameters(table):
     assert means["gl", 0.5] == pytest.approx(0.85)
     assert means["magnitude", 0.5] == pytest.approx(0.70)
     assert means[["gl", "magnitude"]].loc[:, 0.7].isna().all(), "beyond its last point a path says nothing"
+
+
+def test_a_run_on_a_gpu_was_made_on_the_gpu_and_not_on_the_processor_beside_it(table):
+    table.loc[0, ["processor", "device"]] = ["another processor", "a GPU"]
+    assert "made on: a GPU, a processor. " in page(table, "A study")
 
 
 def test_the_page_names_runs_seeds_and_what_diverged_and_leaves_the_diverged_out(table):
