@@ -42,8 +42,8 @@ PATHS = {
 }
 """What is compared, each from mild to harsh: the hierarchical penalty, its rivals, and the cuts."""
 WAYS = ("channels", "channels and kernels")
-"""What is left out: dead channels, or dead kernels as well. A dense network in the second form has none: what it
-gains there is the form's, not theirs."""
+"""What is left out: dead channels, or dead kernels as well. A dense network has neither: what it gains in
+the second form is the form's."""
 TICKS = {"median": [1, 1.5, 2, 3, 4], "bytes": [50_000, 20_000, 10_000, 5_000]}
 BATCH = 128
 

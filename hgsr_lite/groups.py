@@ -76,8 +76,8 @@ def check_weight(weight: Tensor, layout: Layout) -> None:
         )
     if weight.is_meta:
         raise ValueError(
-            "a weight on the meta device has a shape and no numbers: load its numbers, or give it a device with "
-            ".to_empty(device='cpu') and initialise it"
+            "a weight on the meta device has a shape and no numbers: give it a device with "
+            ".to_empty(device='cpu') and initialise it, or load a state dict"
         )
     if not isinstance(layout, Layout):
         raise TypeError(f"layout must be a Layout, not {layout!r}: Layout.of(module) makes one")

@@ -109,7 +109,7 @@ def _check_room(images: int, size: tuple[int, int]) -> None:
     except RuntimeError as error:
         gigabytes = images * size[0] * size[1] * 4 / 1e9
         raise ValueError(
-            f"image_size {size}: {images} images of one channel take {gigabytes:,.0f} GB, more than there is here: "
+            f"image_size {size}: {images} images take {gigabytes:,.0f} GB a channel, more than is here: "
             "take fewer pixels, or fewer images with limit"
         ) from error
 

@@ -126,11 +126,11 @@ WRONG: dict[str, tuple[Callable[[hg.Data], object], str]] = {
     "a huge picture": (lambda _: hg.load_data("digits", image_size=HUGE), "image_size 10.* is too large"),
     "a picture for nobody's memory": (
         lambda _: hg.load_data("digits", device="cpu", image_size=10**7),
-        "image_size .10000000, 10000000.: 1797 images .* GB, more than there is here",
+        "image_size .10000000, 10000000.: 1797 images .* GB a channel, more than",
     ),
     "a picture beyond all counting": (
         lambda _: hg.load_data("digits", device="cpu", image_size=(10**18, 10**18)),
-        "image_size .*GB, more than there is here",
+        "image_size .* GB a channel, more than",
     ),
     "a weight without numbers": (
         lambda _: hg.Penalty("gl").prox(torch.ones(2, 2, device="meta"), 0.1),

@@ -108,7 +108,7 @@ def test_a_network_of_any_forward_method_gives_the_same_numbers_whole_and_in_par
 
 
 def test_a_network_without_a_dead_kernel_is_chained_too_where_that_is_faster():
-    """Much of the speed is the form: layers chained, the batch innermost. It is not kept for sparse networks."""
+    """Much of the speed is the form, layers chained with the batch innermost: not for sparse ones alone."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
     images = torch.randn(20, 3, 8, 8)
     small, report = hg.skip_dead_kernels(model, images, repeats=0)
