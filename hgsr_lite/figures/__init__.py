@@ -34,7 +34,6 @@ from hgsr_lite.figures.style import COLOR_MAP, COLORS, MARKERS, color
 from hgsr_lite.figures.training import (
     groups_over_epochs,
     kernel_map,
-    kernel_maps_over_epochs,
     model_kernel_maps,
     training_curves,
 )
@@ -53,7 +52,6 @@ __all__ = [
     "group_sizes",
     "groups_over_epochs",
     "kernel_map",
-    "kernel_maps_over_epochs",
     "landing_legend",
     "landing_map",
     "landing_maps",

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hgsr_lite.arguments import choose
-from hgsr_lite.figures.style import MARKERS, color
+from hgsr_lite.figures.style import MARKERS, color, label_the_ends
 from hgsr_lite.study import READINGS, confidence_half_width
 from hgsr_lite.table import PENALTY_FAMILIES
 
@@ -59,20 +59,9 @@ def answer_figure(
     axes.set(xlabel=f"{label or column} (%)", ylabel=f"{accuracy} (%)", xlim=(-4, 104))
     axes.set(ylim=(100 * floor, 101))
     axes.set_title(title, loc="left", fontsize="medium")
-    _label_the_ends(axes, ends)
+    label_the_ends(axes, ends)
     axes.grid(alpha=0.3)
     return figure
-
-
-def _label_the_ends(axes: Axes, ends: Mapping[str, float], least_gap: float = 0.08) -> None:
-    """Write each line's name at the right, as high as its last visible point, but never over another."""
-    low, high = axes.get_ylim()
-    numbers = {name: number for number, name in enumerate(ends)}
-    taken = 1 + least_gap
-    for name in sorted(ends, key=lambda name: -ends[name]):
-        taken = min((ends[name] - low) / (high - low), taken - least_gap)
-        style = {"color": color(numbers[name]), "weight": "bold", "va": "center"}
-        axes.text(1.02, taken, f"{name}", transform=axes.transAxes, **style)
 
 
 def recovery_figure(table: pd.DataFrame, reading: str = "below 1e-3") -> Figure:

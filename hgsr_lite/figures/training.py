@@ -5,7 +5,7 @@ Every function returns the matplotlib `Figure` and leaves showing or saving it t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import choose
-from hgsr_lite.figures.style import COLOR_MAP, MARKERS, ZERO_HATCH, color
+from hgsr_lite.figures.style import COLOR_MAP, MARKERS, ZERO_HATCH, color, label_the_ends
 from hgsr_lite.groups import GROUPINGS, kernel_norms
 from hgsr_lite.layers import weight_layers
 from hgsr_lite.training import History
@@ -108,30 +108,6 @@ def model_kernel_maps(
     return kernel_map(maps, title=title or f"layer {layer}", elements=elements, tolerance=tolerance)
 
 
-def kernel_maps_over_epochs(
-    history: History,
-    layer: str,
-    epochs: Sequence[int] | None = None,
-    *,
-    elements: int = 9,
-    tolerance: float = 1e-3,
-) -> Figure:
-    """One layer's kernel map at several moments of a run (by default five, evenly spaced).
-
-    `elements` is the number of weights in a kernel, by which the mark of dead kernels is set.
-    """
-    norms = history.snapshots[choose("layer", layer, history.snapshots)].float()
-    taken = history.snapshot_epochs
-    if epochs is None:
-        epochs = [taken[i] for i in np.linspace(0, len(taken) - 1, min(5, len(taken))).round().astype(int)]
-    missing = [epoch for epoch in epochs if epoch not in taken]
-    if missing:
-        raise ValueError(f"no snapshot was taken after epoch {missing[0]}: choose from {taken}")
-    maps = {f"epoch {epoch}": norms[taken.index(epoch)] for epoch in epochs}
-    title = f"kernels of layer {layer} over training"
-    return kernel_map(maps, title=title, elements=elements, tolerance=tolerance)
-
-
 def groups_over_epochs(history: History, layer: str, grouping: str = "feature") -> Figure:
     """The norm of every group of a layer, epoch by epoch: which channels live, which die.
 
@@ -155,22 +131,19 @@ def groups_over_epochs(history: History, layer: str, grouping: str = "feature") 
 
 
 def training_curves(histories: Mapping[str, History]) -> Figure:
-    """Validation accuracy and weights below tolerance over the epochs, one line a run."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 4.6), sharex=True, layout="constrained")
+    """Validation accuracy and weights below tolerance over the epochs: a line a run, named at its end."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7.4, 4.6), sharex=True, layout="constrained")
+    ends: dict[str, float] = {}
     for number, (name, history) in enumerate(histories.items()):
         table = history.to_frame()
-        style = {
-            "color": color(number),
-            "marker": MARKERS[number % len(MARKERS)],
-            "markersize": 3,
-            "label": name,
-        }
+        style = {"color": color(number), "marker": MARKERS[number % len(MARKERS)], "markersize": 3}
         top.plot(table.index, 100 * table["validation accuracy"], **style)
         bottom.plot(table.index, 100 * table["below tolerance"], **style)
+        ends[name] = 100 * table["below tolerance"].iloc[-1]
     top.set(ylabel="validation accuracy (%)")
     bottom.set(ylabel="weights below\ntolerance (%)", xlabel="epoch", ylim=(-3, 103))
     _whole_epochs(bottom)
-    top.legend()
+    label_the_ends(bottom, ends, least_gap=0.12)
     return figure
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_rel
 
 from hgsr_lite.arguments import choose
 from hgsr_lite.study.intervals import confidence_half_width
@@ -125,7 +124,8 @@ def paired(
     Both sides of a pair name one value for each column of `path`; the rows carry the first's. Pairs with
     fewer than `fewest` seeds in common are left out, and `p (Holm)` counts those that are left.
     """
-    # Slow to import, and only those who test differences need it.
+    # Slow and large to import, and only those who test differences need them.
+    from scipy.stats import ttest_rel
     from statsmodels.stats.multitest import multipletests
 
     by_seed = table.pivot_table(index="seed", columns=list(path), values=value, dropna=False)

@@ -136,8 +136,8 @@ def every_weight(weight, step):
     return nn.functional.softshrink(weight, step)
 
 
-def where_the_cubic_ends(size):
-    return 4 * size**1.5 / 27**0.5
+def where_the_cubic_ends(size, count):
+    return 4 * size**1.5 * count**0.5 / 27**0.5
 
 
 def steps_of_the_unshrunk(norms):

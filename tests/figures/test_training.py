@@ -45,13 +45,6 @@ def test_an_empty_layer_can_be_drawn():
     figures.kernel_map(torch.zeros(3, 2))
 
 
-def test_maps_over_epochs_show_the_first_and_the_last_snapshot(run):
-    figure = figures.kernel_maps_over_epochs(run[1], next(iter(run[1].snapshots)))
-    titles = [axes.get_title() for axes in figure.axes]
-    assert "epoch 0" in titles
-    assert "epoch 3" in titles
-
-
 def test_one_line_is_drawn_for_each_group(run):
     model, history = run
     layer = hg.weight_layers(model)[-1]
@@ -70,9 +63,11 @@ def test_epochs_are_marked_by_whole_numbers(run):
         assert all(float(tick).is_integer() for tick in axes.get_xticks())
 
 
-def test_curves_have_one_line_a_run_in_two_panels(run):
+def test_curves_have_one_line_a_run_in_two_panels_named_at_its_end_and_no_legend_over_it(run):
     figure = figures.training_curves({"one": run[1], "two": run[1]})
     assert [len(axes.lines) for axes in figure.axes] == [2, 2]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["one", "two"]
+    assert not any(axes.get_legend() for axes in figure.axes)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +75,7 @@ def test_curves_have_one_line_a_run_in_two_panels(run):
     [
         (lambda run: figures.kernel_map(torch.zeros(3)), "give \\(output, input channels\\)"),
         (lambda run: figures.model_kernel_maps({"a": run[0]}, "nowhere"), "unknown layer 'nowhere'"),
-        (lambda run: figures.kernel_maps_over_epochs(run[1], "nowhere"), "unknown layer 'nowhere'"),
-        (
-            lambda run: figures.kernel_maps_over_epochs(run[1], next(iter(run[1].snapshots)), [99]),
-            "no snapshot was taken after epoch 99",
-        ),
+        (lambda run: figures.groups_over_epochs(run[1], "nowhere"), "unknown layer 'nowhere'"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(run, call, message):
@@ -99,13 +90,12 @@ def _close_figures():
 
 
 def test_all_maps_have_one_scale_and_the_mark_of_dead_kernels_on_their_colour_bar(run):
-    model, history = run
+    model, _ = run
     layer = hg.weight_layers(model)[-1].name
     drawn = [
         figures.kernel_map(torch.rand(3, 2)),
         figures.kernel_map(torch.rand(3, 2) * 1e-6),
         figures.model_kernel_maps({"net": model}, layer),
-        figures.kernel_maps_over_epochs(history, layer),
     ]
     assert len({figure.axes[0].images[0].get_clim() for figure in drawn}) == 1
     for figure in drawn:

@@ -63,7 +63,7 @@ def test_a_room_that_the_contract_does_not_name_is_noticed(copied_house):
     assert "utils" in street_holds(copied_house).stdout
 
 
-def loaded_after(statement: str) -> set[str]:
+def modules_after(statement: str) -> set[str]:
     told = subprocess.run(
         [sys.executable, "-c", f"{statement}; import sys; print(*sys.modules)"],
         cwd=REPOSITORY,
@@ -71,7 +71,11 @@ def loaded_after(statement: str) -> set[str]:
         text=True,
         check=True,
     )
-    return {name.split(".")[0] for name in told.stdout.split()}
+    return set(told.stdout.split())
+
+
+def loaded_after(statement: str) -> set[str]:
+    return {name.split(".")[0] for name in modules_after(statement)}
 
 
 def test_a_bare_import_loads_nothing_heavy():
@@ -96,3 +100,9 @@ def test_every_public_name_can_be_had():
 def test_no_file_of_a_room_bears_the_name_of_what_the_room_hands_on(room):
     handed_on = set(importlib.import_module(f"hgsr_lite.{room}").__all__)
     assert handed_on.isdisjoint(path.stem for path in (REPOSITORY / "hgsr_lite" / room).rglob("*.py"))
+
+
+def test_a_page_of_the_series_does_not_hold_statistics_that_it_does_not_use():
+    """They are 60 MB of every open notebook; `scipy.special` has the one quantile that intervals need."""
+    page = "import hgsr_lite as hg, hgsr_lite.figures, hgsr_lite.series.checks; hg.load_data('digits')"
+    assert modules_after(page).isdisjoint({"scipy.stats", "sklearn", "statsmodels"})

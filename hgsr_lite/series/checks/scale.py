@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from hgsr_lite.groups import Layout
@@ -170,7 +170,7 @@ def check_smallest_sure() -> Exercise:
 
     def half_width(values: Tensor, level: float = 0.975, correction: int = 1, power: float = 0.5) -> Tensor:
         seeds = values.shape[-1]
-        return float(student.ppf(level, seeds - 1)) * values.std(-1, correction=correction) / seeds**power
+        return float(stdtrit(seeds - 1, level)) * values.std(-1, correction=correction) / seeds**power
 
     def low(accuracy: Tensor, dense: Tensor, **options: float) -> Tensor:
         return (accuracy - dense).mean(1) - half_width(accuracy - dense, **options)

@@ -111,19 +111,31 @@ def check_proximal_strength() -> Exercise:
 
 @exercise
 def check_deadly_step() -> Exercise:
-    """B.1: `deadly_step(size)`, the step from which on the square root's prox of one weight is zero."""
+    """B.1: `deadly_step(size, count)`, the step from which on `gl12`'s prox of equal weights is zero."""
+
+    def right(a: Tensor, m: Tensor) -> Tensor:
+        return m.sqrt() * (2 * a / 3) ** 1.5
+
     mistakes = {
         "There the cubic loses its solutions; but zero wins earlier. Compare the objective's values.": (
-            lambda a: 4 * (a / 3) ** 1.5
+            lambda a, m: m.sqrt() * 4 * (a / 3) ** 1.5
         ),
-        "That is the soft-threshold's answer: it kills a weight at t = a.": lambda a: a.clone(),
-        "Right at a = 1.5 only: how does t grow with a? (Scale v and a together.)": lambda a: 2 * a / 3,
-        "You have the size that dies at a given step, 1.5 t^(2/3); turn it round.": (
-            lambda t: 1.5 * t ** (2 / 3)
+        "That is one weight's step: a group of several costs more, and saves more.": (
+            lambda a, m: right(a, torch.ones_like(m))
+        ),
+        "The step does not grow with the number of weights: one root is taken for all of them.": (
+            lambda a, m: m.sqrt() * right(a, m)
+        ),
+        "More weights in a group hold it up, they do not make it go sooner.": lambda a, m: right(a, 1 / m),
+        "Right at a = 1.5 only: how does t grow with a? (Scale v and a together.)": (
+            lambda a, m: m.sqrt() * 2 * a / 3
+        ),
+        "You have the size that goes at a given step; turn it round.": (
+            lambda t, m: 1.5 * (t / m.sqrt()) ** (2 / 3)
         ),
     }
-    cases = [(torch.tensor([0.3, 1.0, 1.5, 6.0]),), (torch.tensor([2.0, 8.0]),)]
-    return Exercise(lambda a: (2 * a / 3) ** 1.5, cases, mistakes)
+    sizes, counts = torch.tensor([0.3, 1.0, 1.5, 6.0]), torch.tensor([1.0, 2.0, 4.0, 9.0])
+    return Exercise(right, [(sizes, counts), (torch.tensor([2.0, 8.0]), torch.tensor([3.0, 3.0]))], mistakes)
 
 
 @exercise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from hgsr_lite.series.checks.engine import Exercise, exercise
@@ -126,7 +126,7 @@ def check_half_width() -> Exercise:
         return lambda v: factor(len(v)) * v.std(correction=correction) / len(v) ** power
 
     def quantile(level: float = 0.975, lost: int = 1):
-        return lambda n: float(student.ppf(level, n - lost))
+        return lambda n: float(stdtrit(n - lost, level))
 
     mistakes = {
         "1.96 is right for many values: for a few, the factor is Student's t.": (with_factor(lambda n: 1.96)),
