@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from hgsr_lite.live import Norms, Penalties, Trainer
 from tests.browser.server import LONG, TOKEN, Server
@@ -35,11 +35,12 @@ def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         lab.stop()
 
 
-def opened(browser: Browser, lab: Server, name: str, cells: list[str] | None = None) -> Page:
+def opened(browser: Browser | BrowserContext, lab: Server, name: str, cells: list[str] | None = None) -> Page:
     """A notebook, made of these cells unless it is there, open in JupyterLab."""
     if cells is not None:
         lab.write(name, cells)
-    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1280, "height": 1000})
     page.goto(lab.address(name))
     page.locator(".jp-Notebook").wait_for(timeout=LONG)
     return page
@@ -95,6 +96,63 @@ def test_page_and_python_follow_each_other_and_the_saved_notebook_shows_its_figu
     page.locator("section.hgsr").wait_for(timeout=LONG)
     assert page.get_by_text("Error displaying widget").count() == 0
     page.close()
+
+
+def test_two_tabs_of_one_notebook_show_one_figure_and_do_not_disturb_each_other(
+    browser: Browser, lab: Server
+):
+    """What is done in either reaches Python and the other; neither is set back, nothing is shown twice."""
+    tabs = browser.new_context(viewport={"width": 1280, "height": 1000})
+    first = opened(tabs, lab, "tabs.ipynb", [FIRST, SECOND])
+    run_all(first)
+    first.get_by_text("a is 1.6 es").wait_for(timeout=LONG)
+    first.keyboard.press("Control+s")
+    first.wait_for_timeout(2000)
+    second = opened(tabs, lab, "tabs.ipynb")
+    second.locator("section.hgsr").wait_for(timeout=LONG)
+    second.wait_for_timeout(1500)  # until page and Python have met
+
+    picture = second.locator("section.hgsr svg").first.screenshot()
+    drag(first, -60)
+    dragged = point_in(first)
+    assert dragged != "a 1.6, b 0.5"
+    wait_for_point(second, dragged)
+    assert second.locator("section.hgsr svg").first.screenshot() != picture
+    second.locator("section.hgsr").get_by_label("penalty").first.select_option("gl12")
+    drag(second, 30)
+    moved = point_in(second)
+    assert moved != dragged
+    wait_for_point(first, moved)
+    first.wait_for_timeout(1500)
+    assert [point_in(tab) for tab in (first, second)] == [moved, moved]  # no echo has set either back
+    for tab in (first, second):
+        assert tab.locator("section.hgsr select").first.input_value() == "gl12"
+        assert tab.locator("section.hgsr").count() == 1
+    first.locator(".jp-CodeCell").nth(1).click()
+    first.keyboard.press("Shift+Enter")
+    first.get_by_text(f"{moved.split(',')[0].replace('a', 'a is', 1)} gl12").wait_for(timeout=LONG)
+    tabs.close()
+
+
+def drag(page: Page, right: int) -> None:
+    """Drag the point by hand, some pixels to the right."""
+    point = page.get_by_role("slider", name="kernels a and b").bounding_box()
+    x, y = point["x"] + point["width"] / 2, point["y"] + point["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + right, y, steps=10)
+    page.mouse.up()
+
+
+def point_in(page: Page) -> str:
+    return page.get_by_role("slider", name="kernels a and b").get_attribute("aria-valuetext")
+
+
+def wait_for_point(page: Page, wanted: str) -> None:
+    page.wait_for_function(
+        f"document.querySelector('.hgsr [role=slider]').getAttribute('aria-valuetext') === '{wanted}'",
+        timeout=LONG,
+    )
 
 
 def test_the_lab_command_opens_the_first_page_and_shows_the_studies_that_pages_link_to(
