@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-arithmetic test-colab mutants lint lab badges execute timings site bench study clean distclean
+.PHONY: help setup run test test-arithmetic test-colab test-classic mutants lint lab badges execute timings site bench study clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -52,6 +52,9 @@ lint: setup  ## style, spelling, and the order in which rooms import each other
 
 test-colab: setup  ## run each notebook alone in Colab's versions; builds build/colab (6 GB) the first time
 	@$(PY) -m hgsr_lite test-colab $(ARGS)
+
+test-classic: setup  ## live figures in the classic Notebook, ipywidgets 7; builds build/classic (0.2 GB) at first
+	@$(PY) -m hgsr_lite test-classic $(ARGS)
 
 mutants: setup  ## put faults into the files that decide, one at a time: is each noticed? (ARGS=zeros: in one)
 	@$(PY) -m hgsr_lite mutants $(ARGS)

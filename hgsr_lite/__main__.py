@@ -241,6 +241,7 @@ _TOOLS = {
         ["-m", "pytest", "--durations=25", "--numprocesses=2", "--dist=worksteal"],
     ),
     "test-colab": ("each notebook alone in Colab's versions", ["-m", "tests.lanes.colab"]),
+    "test-classic": ("live figures in the classic Notebook, ipywidgets 7", ["-m", "tests.lanes.classic"]),
     "mutants": ("put faults into the files that decide: is each noticed?", ["-m", "tests.lanes.mutants"]),
     "test-arithmetic": (
         "what trains or claims a figure, under four kinds of arithmetic",

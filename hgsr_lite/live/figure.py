@@ -44,6 +44,8 @@ class LiveFigure(anywidget.AnyWidget):
     address: ClassVar[Sequence[str]] = ()
     """The traits that belong in the address of a page that shows this figure alone."""
     place = traitlets.Unicode().tag(sync=True)
+    # With ipywidgets 7 a widget has this, IPython asks for it first, and would never see the page.
+    _ipython_display_ = None
 
     def __init_subclass__(cls, **settings: Any) -> None:
         if "module" in vars(cls):  # a widget makes a class of its own when it gets a trait

@@ -35,9 +35,9 @@ function render({ model, el }) {
       // Two steps beyond the largest, so that the last stop lies above every kernel.
       slider(model, "threshold", "threshold", { min: scale.smallest, max: scale.largest * 10 ** 0.04, step: 0.02, logarithmic: true })),
     h("div", { class: "panels" },
-      h("div", { class: "panel" }, h("p", { class: "title" }, "before training"), before.element),
-      h("div", { class: "panel" }, title, now.element, count),
-      h("div", { class: "panel" }, h("p", { class: "title" }, "the whole network"), lines.element)),
+      h("div", { class: "pane" }, h("p", { class: "title" }, "before training"), before.element),
+      h("div", { class: "pane" }, title, now.element, count),
+      h("div", { class: "pane" }, h("p", { class: "title" }, "the whole network"), lines.element)),
     reading, key.element);
   key.draw(scale);
   reading.textContent = "Point at a kernel to read it.";

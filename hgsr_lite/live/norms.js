@@ -154,7 +154,7 @@ function makePlane({ names, title }, model) {
     place(arrow, { x1: toX(at[first]), y1: toY(at[second]), x2: toX(landing[first]), y2: toY(landing[second]) });
     return tell();
   };
-  return { element: h("div", { class: "panel" }, h("p", { class: "title" }, title), svg), draw };
+  return { element: h("div", { class: "pane" }, h("p", { class: "title" }, title), svg), draw };
 }
 
 function foreign(canvas) {
@@ -254,7 +254,7 @@ function makeRace() {
     });
     svg.setAttribute("aria-label", closed ? `after ${STEPS} small steps: ${names.map((name, k) => `${name} ${short([a, b, c][k])}`).join(", ")}` : "no closed form");
   };
-  return { element: h("div", { class: "panel" }, h("p", { class: "title" }, "Sizes under repeated small steps"), svg), draw };
+  return { element: h("div", { class: "pane" }, h("p", { class: "title" }, "Sizes under repeated small steps"), svg), draw };
 }
 
 function pythonLines(model) {

@@ -63,7 +63,7 @@ function makeChart() {
     svg.setAttribute("aria-label", sides.map(({ key, path, at }) =>
       `${key}, ${path.name}: ${inWords(path.points[at].accuracy[after])} at ${percent(path.points[at][gain])} ${gain}`).join("; "));
   };
-  return { element: h("div", { class: "panel" }, title, svg), draw };
+  return { element: h("div", { class: "pane" }, title, svg), draw };
 }
 
 function drawPath({ key, stroke, dash, path, at }, gain, after) {
@@ -107,7 +107,7 @@ function makeSide({ stroke }, heading) {
     svg.setAttribute("aria-label", point.layers.map((layer) => `${layer.layer}: dead are ${ROWS.map(([key, what]) =>
       `${short(layer[`dead_${key}`])} of ${layer[key]} ${what}`).join(", ")}`).join("; "));
   };
-  return { element: h("div", { class: "panel" }, name, facts, svg), draw };
+  return { element: h("div", { class: "pane" }, name, facts, svg), draw };
 }
 
 function drawLayer(layer, top, stroke) {

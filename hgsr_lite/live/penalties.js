@@ -107,7 +107,7 @@ function makeBars(model, layer) {
     cells.forEach((cell, k) => cell(now[k], before[k], norms[k]));
     frames.replaceChildren(...groupFrames(grouping, layer));
   };
-  return { element: h("div", { class: "panel" }, h("p", { class: "title" }, "Kernels (bars) and the force on each (number)"), svg), draw };
+  return { element: h("div", { class: "pane" }, h("p", { class: "title" }, "Kernels (bars) and the force on each (number)"), svg), draw };
 }
 
 function groupFrames(grouping, layer) {
@@ -184,7 +184,7 @@ function makeSlope() {
     text.textContent = own > 0 ? `slope = degree = p · q = ${short(row.inner * row.outer)}` : "the layer is zero";
     svg.setAttribute("aria-label", `penalty of t times the layer against t: ${text.textContent}`);
   };
-  return { element: h("div", { class: "panel" }, h("p", { class: "title" }, "Penalty of the layer times t"), svg), draw };
+  return { element: h("div", { class: "pane" }, h("p", { class: "title" }, "Penalty of the layer times t"), svg), draw };
 }
 
 function pythonLines(model) {

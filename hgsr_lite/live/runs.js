@@ -65,9 +65,9 @@ export function runView({ colors, layers, csvName }) {
     bar, status, stale,
     h("div", { class: "controls" }, h("label", {}, "layer", layer), h("label", {}, "compare with", against)),
     h("div", { class: "panels" },
-      h("div", { class: "panel" }, h("p", { class: "title" }, "the run"), lines.element),
-      h("div", { class: "panel" }, nowTitle, now.element, nowCount),
-      h("div", { class: "panel" }, h("p", { class: "title" }, "compared with"), other.element, otherCount)),
+      h("div", { class: "pane" }, h("p", { class: "title" }, "the run"), lines.element),
+      h("div", { class: "pane" }, nowTitle, now.element, nowCount),
+      h("div", { class: "pane" }, h("p", { class: "title" }, "compared with"), other.element, otherCount)),
     reading, key.element, table, h("div", { class: "foot" }, csv));
   key.draw(SCALE);
 

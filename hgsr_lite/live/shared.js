@@ -33,7 +33,7 @@ const STYLE = `
 .hgsr *, .hgsr *::before { box-sizing:border-box; }
 .hgsr p { margin:0; padding:0; color:var(--soft); } .hgsr p b, .hgsr output { color:var(--ink); }
 .hgsr p.title { font-size:15px; line-height:1.3; margin-bottom:2px; font-weight:650; color:var(--ink); }
-.hgsr .panel > p.title { font-size:13px; margin-bottom:4px; }
+.hgsr .pane > p.title { font-size:13px; margin-bottom:4px; }
 .hgsr .controls { display:flex; flex-wrap:wrap; gap:8px 18px; align-items:flex-end; margin:10px 0; }
 .hgsr label, .hgsr fieldset { display:flex; flex-direction:column; gap:3px; font-size:12.5px; color:var(--soft);
   border:0; padding:0; margin:0; min-width:0; }
@@ -53,17 +53,17 @@ const STYLE = `
 .hgsr label.check { flex-direction:row; align-items:center; gap:6px; min-height:30px; color:var(--ink); }
 .hgsr :focus-visible { outline:2px solid var(--focus); outline-offset:2px; border-radius:4px; }
 .hgsr .panels { display:flex; flex-wrap:wrap; gap:14px; align-items:flex-start; }
-.hgsr .panel { flex:1 1 270px; min-width:0; max-width:100%; }
+.hgsr .pane { flex:1 1 270px; min-width:0; max-width:100%; }
 .hgsr svg { display:block; width:100%; max-width:460px; height:auto; overflow:visible; touch-action:pan-y; }
 .hgsr svg text { fill:var(--soft); font-size:12px; font-family:inherit; }
 .hgsr svg .strong { fill:var(--ink); font-weight:600; }
 .hgsr .grab { cursor:grab; touch-action:none; } .hgsr .grab:active { cursor:grabbing; }
 .hgsr canvas { display:block; max-width:100%; image-rendering:pixelated; }
 .hgsr table { border-collapse:collapse; font-size:13px; width:100%; font-variant-numeric:tabular-nums; color:var(--ink); }
-.hgsr th, .hgsr td { text-align:right; padding:3px 8px; border-bottom:1px solid var(--line); background:none; }
+.hgsr th, .hgsr td { text-align:right; padding:3px 8px; border-bottom:1px solid var(--line); background:var(--page); }
 .hgsr th:first-child { text-align:left; } .hgsr th { font-weight:600; color:var(--soft); white-space:normal; }
 .hgsr .scroll { overflow-x:auto; max-width:100%; overflow-wrap:normal; }
-.hgsr .facts { display:flex; flex-wrap:wrap; gap:6px 18px; margin:8px 0 0; padding:0; list-style:none; }
+.hgsr ul.facts { display:flex; flex-wrap:wrap; gap:6px 18px; margin:8px 0 0; padding:0; list-style:none; }
 .hgsr .facts li { margin:0; font-size:13px; color:var(--soft); }
 .hgsr .formula { font-family:Georgia,"Times New Roman",serif; font-size:17px; color:var(--ink); overflow-x:auto; padding:4px 0; }
 .hgsr .note { border-left:3px solid var(--warm); padding:2px 0 2px 10px; margin:8px 0; color:var(--ink); }
@@ -71,10 +71,10 @@ const STYLE = `
 .hgsr .foot button { font-size:12.5px; min-height:26px; padding:2px 9px; }
 .hgsr .key { display:inline-block; width:12px; height:12px; border:1px solid var(--soft); border-radius:2px; margin-right:5px;
   vertical-align:-1px; }
-.hgsr pre { background:var(--panel); color:var(--ink); border-radius:6px; padding:8px 10px; margin:8px 0 0; overflow-x:auto;
+.hgsr pre.as-python { background:var(--panel); color:var(--ink); border-radius:6px; padding:8px 10px; margin:8px 0 0; overflow-x:auto;
   font-size:12.5px; }
 .hgsr progress { width:100%; height:8px; accent-color:var(--main); }
-.hgsr .hidden { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap; }
+.hgsr .unseen { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap; }
 @container (max-width: 420px) { .hgsr .controls > :not(button) { flex:1 1 100%; } .hgsr input[type=range] { width:100%; } }
 `;
 
@@ -84,7 +84,7 @@ const STYLE = `
  */
 export function frame(el, { title, lead, model, python }) {
   const body = h("div");
-  const status = h("p", { class: "hidden", role: "status" });
+  const status = h("p", { class: "unseen", role: "status" });
   // No heading: a figure may stand under a heading of any level, and the section carries its name.
   const root = h("section", { class: "hgsr", "aria-label": title }, h("style", {}, STYLE), h("p", { class: "title" }, title));
   if (lead) root.append(h("p", {}, lead));
@@ -95,7 +95,7 @@ export function frame(el, { title, lead, model, python }) {
 }
 
 function foot(python, model, say) {
-  const shown = h("pre", { hidden: true, tabindex: 0, "aria-label": "the same in Python" });
+  const shown = h("pre", { class: "as-python", hidden: true, tabindex: 0, "aria-label": "the same in Python" });
   const copy = async (button, text) => {
     const label = button.textContent;
     const copied = await writeClipboard(text);

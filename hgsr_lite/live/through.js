@@ -110,7 +110,7 @@ function networkPanel(found, toggle, isOff) {
   const blocks = network.blocks.map((block, b) => mosaic(`${name}, ${LAYERS[b]}`, block, ignored[b], empty[b], (c) => toggle(b, c), (c) => isOff(b, c)));
   const counts = network.blocks.map((_, b) => h("p", {}));
   const says = h("p", { style: "min-height:2.9em" });
-  const element = h("div", { class: "panel" }, h("p", { class: "title" }, name),
+  const element = h("div", { class: "pane" }, h("p", { class: "title" }, name),
     ...blocks.flatMap(({ canvas }, b) => [counts[b], canvas]), says);
   let [drawn, whole, before] = ["", -1, []];
   const draw = (number, pixels, off, label) => {

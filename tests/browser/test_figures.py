@@ -244,7 +244,7 @@ MOMENTS = """() => {
 
 def test_dragging_the_point_moves_the_numbers_and_the_picture(open_page: Open):
     page = open_page(Norms())
-    facts, plane = page.locator(".facts").last, page.locator(".panel svg").first
+    facts, plane = page.locator(".facts").last, page.locator(".pane svg").first
     before, picture = facts.inner_text(), plane.screenshot()
     point = page.get_by_role("slider", name="kernels a and b").bounding_box()
     x, y = point["x"] + point["width"] / 2, point["y"] + point["height"] / 2
@@ -367,7 +367,7 @@ def test_a_channel_switched_off_is_off_in_pytorch_too(open_page: Open):
     """What the page says of an image is what the copied lines print."""
     page = open_page(through())
     canvas = page.get_by_role("img", name=re.compile("regularised, third"))
-    said = page.locator(".panel").nth(1).locator("p").last
+    said = page.locator(".pane").nth(1).locator("p").last
     before = said.inner_text()
     canvas.focus()
     for key in ("Enter", "ArrowRight", "Enter", "ArrowDown", "Enter"):

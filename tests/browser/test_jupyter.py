@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-import psutil
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from hgsr_lite.live import Norms, Penalties, Trainer
+from tests.browser.server import LONG, TOKEN, Server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TOKEN = secrets.token_hex(16)
-LONG = 120_000  # milliseconds; a loaded machine takes its time to import
 FIRST = "from hgsr_lite.live import Norms\nfigure = Norms()\nfigure"
 SECOND = "print('a is', figure.a, figure.key)"
 PLAYGROUND = """import hgsr_lite as hg
@@ -35,80 +25,9 @@ panel"""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-class Lab:
-    """A JupyterLab on loopback, with settings of its own: over a folder, or as a command starts it."""
-
-    def __init__(self, folder: Path, *command: str) -> None:
-        self.folder, self.port = folder, _free_port()
-        settings = {name: str(folder / ".jupyter" / name) for name in ("config", "data", "runtime")}
-        environment = {
-            **os.environ,
-            "JUPYTER_CONFIG_DIR": settings["config"],
-            "JUPYTER_RUNTIME_DIR": settings["runtime"],
-            "JUPYTERLAB_SETTINGS_DIR": settings["data"],
-            "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".jupyter" / "workspaces"),
-        }
-        given = command or ("-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={folder}")
-        options = ["--no-browser", "--allow-root", f"--port={self.port}", f"--IdentityProvider.token={TOKEN}"]
-        self.log = (folder / "lab.log").open("w")
-        self.process = subprocess.Popen(
-            [sys.executable, *given, *options],
-            env=environment,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-        )
-
-    def wait(self) -> None:
-        """Until it answers."""
-        until = time.monotonic() + 120
-        while time.monotonic() < until:
-            try:
-                self.ask("api/status")
-            except OSError:
-                time.sleep(0.5)
-            else:
-                return
-        raise TimeoutError((self.folder / "lab.log").read_text())
-
-    def ask(self, path: str, method: str = "GET") -> object:
-        """One question to the server."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/{path}", method=method, headers={"Authorization": f"token {TOKEN}"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.loads(answer.read() or "null")
-
-    def end_sessions(self) -> None:
-        """End every Python session."""
-        for session in self.ask("api/sessions"):
-            self.ask(f"api/sessions/{session['id']}", "DELETE")
-
-    def address(self, name: str) -> str:
-        """Where a notebook opens, alone."""
-        return f"http://127.0.0.1:{self.port}/doc/tree/{name}?token={TOKEN}&reset"
-
-    def stop(self) -> None:
-        """End it and what it started."""
-        started = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
-        self.process.terminate()
-        # A command may end before the server that it started; on a loaded machine both take long.
-        for process in psutil.wait_procs(started, timeout=10)[1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-            self.process.wait(60)
-        self.log.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    lab = Lab(tmp_path_factory.mktemp("lab"))
+def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    lab = Server(tmp_path_factory.mktemp("lab"))
     try:
         lab.wait()
         yield lab
@@ -116,17 +35,12 @@ def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         lab.stop()
 
 
-def opened(browser: Browser, lab: Lab, name: str, cells: list[str] | None = None) -> Page:
+def opened(browser: Browser | BrowserContext, lab: Server, name: str, cells: list[str] | None = None) -> Page:
     """A notebook, made of these cells unless it is there, open in JupyterLab."""
     if cells is not None:
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        notebook.metadata["kernelspec"] = {
-            "name": "python3",
-            "display_name": "Python 3",
-            "language": "python",
-        }
-        nbformat.write(notebook, lab.folder / name)
-    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        lab.write(name, cells)
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1280, "height": 1000})
     page.goto(lab.address(name))
     page.locator(".jp-Notebook").wait_for(timeout=LONG)
     return page
@@ -139,7 +53,7 @@ def run_all(page: Page) -> None:
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
 
-def keep_widget_state(lab: Lab, wanted: bool) -> None:
+def keep_widget_state(lab: Server, wanted: bool) -> None:
     """Whether JupyterLab saves the state of widgets in the notebook."""
     place = lab.folder / ".jupyter" / "data" / "@jupyter-widgets" / "jupyterlab-manager"
     place.mkdir(parents=True, exist_ok=True)
@@ -148,7 +62,7 @@ def keep_widget_state(lab: Lab, wanted: bool) -> None:
 
 @pytest.mark.parametrize("with_state", [False, True], ids=["state not saved", "state saved"])
 def test_page_and_python_follow_each_other_and_the_saved_notebook_shows_its_figure(
-    browser: Browser, lab: Lab, with_state: bool
+    browser: Browser, lab: Server, with_state: bool
 ):
     keep_widget_state(lab, with_state)
     name = f"norms {with_state}.ipynb"
@@ -184,13 +98,70 @@ def test_page_and_python_follow_each_other_and_the_saved_notebook_shows_its_figu
     page.close()
 
 
+def test_two_tabs_of_one_notebook_show_one_figure_and_do_not_disturb_each_other(
+    browser: Browser, lab: Server
+):
+    """What is done in either reaches Python and the other; neither is set back, nothing is shown twice."""
+    tabs = browser.new_context(viewport={"width": 1280, "height": 1000})
+    first = opened(tabs, lab, "tabs.ipynb", [FIRST, SECOND])
+    run_all(first)
+    first.get_by_text("a is 1.6 es").wait_for(timeout=LONG)
+    first.keyboard.press("Control+s")
+    first.wait_for_timeout(2000)
+    second = opened(tabs, lab, "tabs.ipynb")
+    second.locator("section.hgsr").wait_for(timeout=LONG)
+    second.wait_for_timeout(1500)  # until page and Python have met
+
+    picture = second.locator("section.hgsr svg").first.screenshot()
+    drag(first, -60)
+    dragged = point_in(first)
+    assert dragged != "a 1.6, b 0.5"
+    wait_for_point(second, dragged)
+    assert second.locator("section.hgsr svg").first.screenshot() != picture
+    second.locator("section.hgsr").get_by_label("penalty").first.select_option("gl12")
+    drag(second, 30)
+    moved = point_in(second)
+    assert moved != dragged
+    wait_for_point(first, moved)
+    first.wait_for_timeout(1500)
+    assert [point_in(tab) for tab in (first, second)] == [moved, moved]  # no echo has set either back
+    for tab in (first, second):
+        assert tab.locator("section.hgsr select").first.input_value() == "gl12"
+        assert tab.locator("section.hgsr").count() == 1
+    first.locator(".jp-CodeCell").nth(1).click()
+    first.keyboard.press("Shift+Enter")
+    first.get_by_text(f"{moved.split(',')[0].replace('a', 'a is', 1)} gl12").wait_for(timeout=LONG)
+    tabs.close()
+
+
+def drag(page: Page, right: int) -> None:
+    """Drag the point by hand, some pixels to the right."""
+    point = page.get_by_role("slider", name="kernels a and b").bounding_box()
+    x, y = point["x"] + point["width"] / 2, point["y"] + point["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + right, y, steps=10)
+    page.mouse.up()
+
+
+def point_in(page: Page) -> str:
+    return page.get_by_role("slider", name="kernels a and b").get_attribute("aria-valuetext")
+
+
+def wait_for_point(page: Page, wanted: str) -> None:
+    page.wait_for_function(
+        f"document.querySelector('.hgsr [role=slider]').getAttribute('aria-valuetext') === '{wanted}'",
+        timeout=LONG,
+    )
+
+
 def test_the_lab_command_opens_the_first_page_and_shows_the_studies_that_pages_link_to(
     browser: Browser, tmp_path: Path
 ):
     for name in ("notebooks/00_start_here.ipynb", "studies/README.md"):  # JupyterLab writes beside them
         (tmp_path / name).parent.mkdir()
         shutil.copy(REPOSITORY / name, tmp_path / name)
-    lab = Lab(tmp_path, "-m", "hgsr_lite", "lab")
+    lab = Server(tmp_path, ["-m", "hgsr_lite", "lab"])
     try:
         lab.wait()
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
@@ -205,12 +176,8 @@ def test_the_lab_command_opens_the_first_page_and_shows_the_studies_that_pages_l
 FIGURES = {"norms": Norms, "penalties": Penalties, "trainer": Trainer}
 
 
-def test_outputs_that_are_not_trusted_are_pictures_with_words(browser: Browser, lab: Lab):
-    cells = []
-    for figure in (make() for make in FIGURES.values()):
-        output = nbformat.v4.new_output("execute_result", figure._repr_mimebundle_(), execution_count=1)
-        cells.append(nbformat.v4.new_code_cell("figure", outputs=[output], execution_count=1))
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), lab.folder / "stranger.ipynb")
+def test_outputs_that_are_not_trusted_are_pictures_with_words(browser: Browser, lab: Server):
+    lab.write_as_from_a_stranger("stranger.ipynb", [make()._repr_mimebundle_() for make in FIGURES.values()])
     page = opened(browser, lab, "stranger.ipynb")
     page.set_viewport_size({"width": 1280, "height": 3000})  # JupyterLab draws what is in view
     for number, make in enumerate(FIGURES.values()):
@@ -224,7 +191,7 @@ def test_outputs_that_are_not_trusted_are_pictures_with_words(browser: Browser, 
     page.close()
 
 
-def test_the_playground_trains_and_says_when_python_is_gone(browser: Browser, lab: Lab):
+def test_the_playground_trains_and_says_when_python_is_gone(browser: Browser, lab: Server):
     page = opened(browser, lab, "playground.ipynb", [PLAYGROUND])
     run_all(page)
     figure = page.locator("section.hgsr")

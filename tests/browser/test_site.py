@@ -108,6 +108,60 @@ def test_the_front_page_trains_at_once_with_the_network_cut(page, address):
     assert page.complaints == []
 
 
+def test_two_tabs_train_side_by_side_to_the_numbers_of_one_alone(browser: Browser, address: str):
+    tabs = browser.new_context()
+    alone, first, second = (tabs.new_page() for _ in range(3))
+    for tab, strength in ((alone, "1e-4"), (first, "1e-4"), (second, "0.03")):
+        tab.goto(f"{address}/index.html#epochs=2&strength={strength}")
+    train(alone)
+    wait_until_trained(alone)
+    for tab in (first, second):
+        train(tab)
+    for tab in (first, second):
+        wait_until_trained(tab)
+    assert numbers(first) == numbers(alone)
+    assert numbers(second) != numbers(alone)
+    assert first.url.split("#")[1] != second.url.split("#")[1]
+    assert [tab.locator(".hgsr tbody tr").count() for tab in (first, second)] == [1, 1]
+    tabs.close()
+
+
+def train(page: Page) -> None:
+    page.get_by_role("button", name="Train").click()
+
+
+def wait_until_trained(page: Page) -> None:
+    status = "document.querySelector('.hgsr [role=status]').textContent"
+    page.wait_for_function(f"{status}.includes('finished after epoch 2')", timeout=120_000)
+
+
+def numbers(page: Page) -> list[str]:
+    """The figures of the last run, as its row of the table says them."""
+    return page.locator(".hgsr tbody tr").last.locator("td").all_inner_texts()
+
+
+def test_a_control_moved_in_one_tab_stays_where_it_was_in_the_other(browser: Browser, address: str):
+    tabs = browser.new_context()
+    first, second = tabs.new_page(), tabs.new_page()
+    for tab in (first, second):
+        tab.goto(f"{address}/02_norms_that_make_zeros.html")
+        tab.locator("section.hgsr").scroll_into_view_if_needed()
+    words, picture = said(second), second.locator("section.hgsr svg").first.screenshot()
+    first.get_by_role("slider", name="kernels a and b").focus()
+    for _ in range(3):
+        first.keyboard.press("ArrowLeft")
+    assert said(first) != words
+    for tab in (second, first):
+        tab.wait_for_timeout(500)
+    assert said(second) == words
+    assert second.locator("section.hgsr svg").first.screenshot() == picture
+    tabs.close()
+
+
+def said(page: Page) -> str:
+    return page.locator("section.hgsr").inner_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "pages"), [("light", "."), ("dark", "index|03_")])
 def test_axe_finds_nothing_serious(browser: Browser, site: Path, scheme: str, pages: str):

@@ -33,9 +33,9 @@ from hgsr_lite.series.run import find_notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
 # Seen in August 2026; what Colab has beside these is taken in the newest version.
+SESSION = ["ipywidgets==7.7.1", "ipykernel==6.17.1", "ipython==7.34.0", "anywidget==0.9.21"]
 VERSIONS = [
-    "torch==2.11.0", "torchvision==0.26.0", "numpy==2.1.3", "numba==0.61.2", "pandas==2.2.3",
-    "ipywidgets==7.7.1", "ipykernel==6.17.1", "ipython==7.34.0", "anywidget==0.9.21",
+    "torch==2.11.0", "torchvision==0.26.0", "numpy==2.1.3", "numba==0.61.2", "pandas==2.2.3", *SESSION,
 ]  # fmt: skip
 BESIDE = [
     "matplotlib",

@@ -6,8 +6,10 @@ import base64
 import json
 import re
 
+import ipywidgets
 import nbformat
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from hgsr_lite.live import LiveFigure, Norms, Penalties
 from hgsr_lite.series.committed import LIVE_FIGURE, clean
@@ -34,6 +36,14 @@ def test_a_page_holds_the_state_the_module_and_a_still_picture_in_words(figure: 
 
 def test_what_is_shown_never_asks_for_a_session_that_may_be_gone(figure: LiveFigure):
     assert set(figure._repr_mimebundle_()) == {"text/html", "text/plain"}
+
+
+def test_ipython_shows_the_page_where_widgets_bring_a_display_of_their_own(
+    figure: LiveFigure, monkeypatch: pytest.MonkeyPatch
+):
+    """As they do in ipywidgets 7; IPython asks for that first."""
+    monkeypatch.setattr(ipywidgets.Widget, "_ipython_display_", lambda self: None, raising=False)
+    assert set(DisplayFormatter().format(figure)[0]) == {"text/html", "text/plain"}
 
 
 def test_a_committed_figure_is_its_picture_and_its_state_alike_after_every_run(tmp_path):
