@@ -22,9 +22,22 @@ def test_a_name_on_the_path_that_does_not_start_is_passed_over(tmp_path, monkeyp
     executable(tmp_path / "python3.13", "#!/bin/sh\necho 'command not found' >&2\nexit 127\n")
     executable(tmp_path / "python3.12", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert colab.newest_python(["python3.13", "python3.12"]) == str(tmp_path / "python3.12")
     with pytest.raises(SystemExit, match=r"none of python3\.13 starts here: name one by --python PATH"):
         colab.newest_python(["python3.13"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the lane runs where Colab's versions do")
+def test_a_python_that_the_version_manager_holds_and_did_not_choose_is_taken(tmp_path, monkeypatch):
+    executable(tmp_path / "python3.13", "#!/bin/sh\necho 'command not found' >&2\nexit 127\n")
+    kept = tmp_path / ".pyenv" / "versions" / "3.13.0" / "bin" / "python3.13"
+    kept.parent.mkdir(parents=True)
+    executable(kept, f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    executable(tmp_path / "python3.12", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert colab.newest_python(["python3.13", "python3.12"]) == str(kept)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the lane runs where Colab's versions do")

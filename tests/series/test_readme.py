@@ -51,6 +51,13 @@ def test_every_command_is_named():
     assert set(choices) == {"lab", *line.split(", ")}
 
 
+def test_windows_is_told_the_same_three_lines():
+    told = re.search(r"```bash\n(python3 -m venv.*?)```", README, re.S)[1]
+    windows = re.search(r"```bat\n:: Windows\n(.*?)```", README, re.S)[1]
+    said = re.sub(r" +# or: .*", "", told).replace("python3 -m", "py -3.12 -m")
+    assert windows == said.replace(".venv/bin/python", r".venv\Scripts\python")
+
+
 def test_versions_that_it_names_are_the_tested_ones():
     pins = (REPOSITORY / "constraints.txt").read_text().splitlines()
     assert set(re.findall(r"\b[a-z]+==[\d.]+\d", README)) <= set(pins)
