@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
-from hgsr_lite.study.analysis import summary
-from hgsr_lite.study.report import accuracy_at, differences, page, prepared, report
+from hgsr_lite.study.analysis import at_levels, summary
+from hgsr_lite.study.intervals import confidence_half_width
+from hgsr_lite.study.report import PATH, accuracy_at, differences, page, prepared, report
 from hgsr_lite.study.study import Study
 from hgsr_lite.study.tables import read_rows, read_table, with_paths
 from hgsr_lite.study.verdicts import GOALS, TUNED, against_plain, choices
@@ -221,12 +223,15 @@ def test_what_the_words_say_without_a_number_holds_too():
 def test_what_is_said_of_cifar10_is_the_table_s():
     table = read_table(STUDIES / "cifar10_alexnet.csv")
     runs = prepared(table)
+    runs = runs[runs["seed"] == 0]
     text = (STUDIES / "README.md").read_text(encoding="utf-8")
-    words = " ".join(text.partition("## What CIFAR-10 says so far")[2].partition("\n## ")[0].split())
+    section = text.partition("## What CIFAR-10 says so far")[2].partition("**At equal shares")[0]
+    words = " ".join(section.split())
     assert words.startswith(
         f"{len(table)} of {len(Study.read(STUDIES / 'cifar10_alexnet.toml').grid.recipes)} runs"
     )
-    assert set(table["seed"]) == {0}
+    by_seed = table.groupby("seed").size()
+    assert f"{by_seed[0]} with seed 0, {by_seed[1]} with seed 1, {by_seed[2]} with seed 2" in words
     kernels = choices(runs, "dead kernels").iloc[0]
     assert (kernels["method"], kernels["grouping"], kernels["step"]) == ("hsq_gl12", "neuron", "gradient")
     cut = the(runs, method="magnitude", unit="kernel", share=0.8)
@@ -256,6 +261,51 @@ def test_what_is_said_of_cifar10_is_the_table_s():
     apart = (pairs["proximal", 0.1] - pairs["gradient", 0.01]).abs().max()
     assert f"in the {len(pairs)} pairs made so far" in words
     assert f"by at most {100 * apart:.1f} points" in words
+
+
+def along(runs: pd.DataFrame, level: float, *path: str) -> pd.Series:
+    """Accuracy by seed where a path (method, grouping, step) has this share of dead kernels."""
+    names = ["method", "grouping", "step"]
+    mine = runs[(runs[names] == pd.Series(path, names)).all(axis=1)]
+    found = at_levels(mine, [level], gain="dead kernels", chosen_by=TUNED[0], reported=TUNED[1], path=PATH)
+    return found.set_index("seed")[TUNED[1]]
+
+
+def test_what_cifar10_says_at_equal_shares_of_dead_kernels_is_read_along_the_paths():
+    runs = prepared(read_table(STUDIES / "cifar10_alexnet.csv"))
+    runs = runs[runs["start"] == "he"]
+    text = (STUDIES / "README.md").read_text(encoding="utf-8")
+    words = text.partition("**At equal shares")[2].partition("**Does the lead")[0]
+    dense = runs[runs["method"] == "dense"].set_index("seed")[TUNED[1]]
+    ours = ("hsq_gl12", "neuron", "gradient")
+    cut, penalty = (along(runs, 0.7995, *path) for path in (("magnitude", "kernel", "cut"), ours))
+    rows = re.findall(r"^\| (\d) \| (.+) \|$", words, flags=re.MULTILINE)
+    assert [seed for seed, _ in rows] == ["0", "1", "2"]
+    for seed, said in rows:
+        assert said.split(" | ") == [f"{100 * each[int(seed)]:.1f}" for each in (dense, cut, penalty)]
+    rival = along(runs, 0.7, *ours) - along(runs, 0.7, "l1", "feature", "gradient")
+    for apart in (penalty - cut, rival):
+        half = confidence_half_width(pd.Series([apart.std()]), pd.Series([apart.count()]))[0]
+        assert apart.count() == 3
+        assert f"{100 * apart.mean():.1f} ± {100 * half:.1f} points" in " ".join(words.split())
+        assert f"p {ttest_1samp(apart, 0).pvalue:.3f}" in words
+
+
+def test_what_is_said_of_the_other_networks_on_cifar10_is_the_tables():
+    text = (STUDIES / "README.md").read_text(encoding="utf-8")
+    words = " ".join(text.partition("**A wider network**")[2].partition("**Does the lead")[0].split())
+    for name in ("vgg11", "resnet18"):
+        study = Study.read(STUDIES / f"cifar10_{name}.toml")
+        assert f"{len(read_table(study.table))} of {len(study.grid.recipes)} runs" in words
+    runs = prepared(read_table(STUDIES / "cifar10_vgg11.csv"))
+    assert set(runs["seed"]) == {0}
+    assert f"{int(runs['parameters'].iloc[0]):,} parameters" in words
+    cuts = runs[(runs["method"] == "magnitude") & (runs["unit"] == "kernel") & (runs["share"] < 0.9)]
+    penalty = runs[runs["method"] == "hsq_gl12"]
+    assert set(penalty["fraction"]) == {0.03}
+    said = [the(runs, method="dense")[TUNED[1]], *cuts[TUNED[1]], 0.8]
+    said += [*penalty[TUNED[1]], *penalty["dead kernels"]]
+    assert set(re.findall(r"\d+\.\d(?!\d)", words)) == {f"{100 * share:.1f}" for share in said}
 
 
 def test_what_is_said_of_three_seeds_of_cifar10_is_the_table_s():
