@@ -186,7 +186,7 @@ export function curves() {
   const lines = s("g", { fill: "none" });
   const ends = [0, 0.5, 1].map((share) => s("text", { x: -5, y: height * (1 - share) + 4, "text-anchor": "end" }, `${100 * share} %`));
   const last = s("text", { x: width, y: height + 16, "text-anchor": "end" });
-  const svg = s("svg", { viewBox: `-40 -8 ${width + 50} ${height + 28}`, role: "img" },
+  const svg = s("svg", { viewBox: `-40 -8 ${width + 50} ${height + 28}`, role: "img", "aria-label": "curves, still empty" },
     ...[0, 0.5, 1].map((share) => s("path", { d: `M0 ${height * (1 - share)}H${width}`, stroke: "var(--line)" })),
     ...ends, s("text", { x: 0, y: height + 16 }, "epoch 1"), last, lines, cursor);
   const key = h("ul", { class: "facts", style: "gap:2px 14px" });

@@ -232,7 +232,7 @@ function makeRace() {
       "stroke-dasharray": ["none", "7 4", "2 3"][n] }));
   const labels = NAMES.map((name, n) => s("text", { style: `fill:${["var(--main)", "var(--warm)", "var(--green)"][n]};font-weight:600` }, `|${name}|`));
   const nothing = s("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "no closed form");
-  const svg = s("svg", { viewBox: `-24 -4 ${width + 34} ${height + 22}`, role: "img" },
+  const svg = s("svg", { viewBox: `-24 -4 ${width + 34} ${height + 22}`, role: "img", "aria-label": "curves, still empty" },
     s("path", { d: `M0 0V${height}H${width}`, fill: "none", stroke: "var(--soft)" }),
     s("text", { x: width / 2, y: height + 14, "text-anchor": "middle" }, `${STEPS} steps, each a tenth of the size`),
     s("text", { x: -6, y: 10, "text-anchor": "end" }, "2"), s("text", { x: -6, y: height, "text-anchor": "end" }, "0"),

@@ -54,7 +54,7 @@ function makeChart() {
     s("text", { x: -5, y: HEIGHT * (1 - share) + 4, "text-anchor": "end" }, `${100 * share} %`),
     s("text", { x: WIDTH * share, y: HEIGHT + 16, "text-anchor": "middle" }, `${100 * share} %`),
   ]);
-  const svg = s("svg", { viewBox: `-42 -10 ${WIDTH + 62} ${HEIGHT + 48}`, role: "img" }, ...grid, across, lines);
+  const svg = s("svg", { viewBox: `-42 -10 ${WIDTH + 62} ${HEIGHT + 48}`, role: "img", "aria-label": "paths, still empty" }, ...grid, across, lines);
   const title = h("p", { class: "title" });
   const draw = (sides, gain, after) => {
     lines.replaceChildren(...sides.flatMap((side) => drawPath(side, gain, after)));
@@ -93,7 +93,7 @@ function marker(key, point, size, place, fill) {
 function makeSide({ stroke }, heading) {
   const name = h("p", { class: "title" });
   const facts = h("ul", { class: "facts", style: "gap:2px 14px" });
-  const svg = s("svg", { role: "img" });
+  const svg = s("svg", { role: "img", "aria-label": "maps, still empty" });
   const draw = (path, at, after) => {
     const point = path.points[at];
     name.textContent = `${heading}: ${path.name}`;

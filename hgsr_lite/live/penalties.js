@@ -162,7 +162,7 @@ function makeSlope() {
   const line = s("path", { fill: "none", stroke: "var(--main)", "stroke-width": 2.5 });
   const now = s("circle", { r: 5, fill: "var(--warm)" });
   const text = s("text", { x: 12, y: 18, class: "strong" });
-  const svg = s("svg", { viewBox: `-34 -6 ${width + 44} ${height + 32}`, role: "img" },
+  const svg = s("svg", { viewBox: `-34 -6 ${width + 44} ${height + 32}`, role: "img", "aria-label": "slope, still empty" },
     s("path", { d: `M0 0V${height}H${width}`, fill: "none", stroke: "var(--soft)" }),
     ...[0.1, 1, 10].flatMap((t, n) => [
       s("text", { x: (width * n) / 2, y: height + 16, "text-anchor": "middle" }, String(t)),

@@ -135,7 +135,7 @@ function networkPanel(found, toggle, isOff) {
 
 /** The maps of one block as a canvas that pointer and keys switch channels on. */
 function mosaic(name, { outputs, grid }, ignored, empty, toggle, isOff) {
-  const canvas = h("canvas", { role: "img", tabindex: 0, style: "width:100%;max-width:420px;image-rendering:pixelated;cursor:pointer;display:block" });
+  const canvas = h("canvas", { role: "img", tabindex: 0, "aria-label": "channels, still empty", style: "width:100%;max-width:420px;image-rendering:pixelated;cursor:pointer;display:block" });
   const scale = Math.max(1, Math.round(24 / grid.width));
   const [wide, high] = [grid.width * scale, grid.height * scale];
   const rows = Math.ceil(outputs / ACROSS);

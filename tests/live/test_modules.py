@@ -27,5 +27,12 @@ def test_one_text_needs_nothing_from_anywhere(name: str):
     assert not re.search(r"^import |\bimport\(|https?://(?!www\.w3\.org/)", one_text(name), re.MULTILINE)
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_each_picture_has_words_before_it_is_drawn(name: str):
+    """On a slow machine a picture that waits for its first numbers is there for a second and more."""
+    for made in re.findall(r'{[^{}]*(?:\${[^{}]*}[^{}]*)*role: "img"[^{}]*}', (FOLDER / name).read_text()):
+        assert '"aria-label"' in made, made
+
+
 def test_a_module_that_two_others_import_stands_once():
     assert one_text("training.js").count("function power(") == 1
