@@ -21,7 +21,7 @@ from hgsr_lite.figures.norms import PLANES, cross, label_planes, plain, plane_pa
 from hgsr_lite.figures.style import color
 from hgsr_lite.penalties import Penalty
 
-LANDINGS = ("neither is zero", "the first is zero", "the second is zero", "both are zero")
+LANDINGS = ("neither is zero", "a is zero", "b or c is zero", "both are zero")
 _LANDING_COLORS = ("#E8E8E8", color(5), color(4), "#1a1a1a")
 
 

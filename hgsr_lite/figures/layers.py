@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor, nn
 
 from hgsr_lite.arguments import choose
@@ -16,6 +17,8 @@ from hgsr_lite.figures.style import ZERO_HATCH
 from hgsr_lite.training import eval_mode
 
 _ACROSS = 8  # feature maps side by side
+_UNREAD = {"facecolor": "white", "edgecolor": "0.55", "hatch": ZERO_HATCH, "linewidth": 0}
+_CONSTANT = {"fill": False, "edgecolor": "#D55E00", "linewidth": 1.2}
 
 
 @torch.no_grad()
@@ -48,7 +51,7 @@ def through_the_layers(
     `layers` maps titles to modules whose output is shown, `readers` the same titles to the convolution that
     reads that output (leave out a title whose reader is none). A channel that its reader ignores, all of
     its kernels exactly zero, is hatched; a channel that is the same at every position is framed in orange.
-    Each map is drawn on its own grey scale from 0.
+    Each map is drawn on its own grey scale from 0. A legend below says what the marks mean.
 
     >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     >>> figure = through_the_layers({"net": model}, torch.rand(1, 8, 8), {"first": "1"}, {"first": "2"})
@@ -67,6 +70,11 @@ def through_the_layers(
                 ignored = (reading_norm(modules[readers[title]]) == 0).tolist()
             _mosaic(axes, maps, ignored)
             axes.set(title=f"{title}: {len(maps)} channels", xticks=[], yticks=[])
+    marks = [
+        Patch(label="nobody reads it", **_UNREAD),
+        Patch(label="the same at every position", **_CONSTANT),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -82,8 +90,6 @@ def _mosaic(axes: Axes, maps: Tensor, ignored: list[bool]) -> None:
     for number, one in enumerate(maps):
         corner = (number % _ACROSS * width - 0.5, number // _ACROSS * height - 0.5)
         if ignored[number]:
-            ground = {"facecolor": "white", "edgecolor": "0.55", "hatch": ZERO_HATCH, "linewidth": 0}
-            axes.add_patch(plt.Rectangle(corner, width - 1, height - 1, **ground))
+            axes.add_patch(plt.Rectangle(corner, width - 1, height - 1, **_UNREAD))
         if one.max() - one.min() < 1e-6:
-            frame = {"fill": False, "edgecolor": "#D55E00", "linewidth": 1.2}
-            axes.add_patch(plt.Rectangle(corner, width - 1, height - 1, **frame))
+            axes.add_patch(plt.Rectangle(corner, width - 1, height - 1, **_CONSTANT))

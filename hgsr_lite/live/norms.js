@@ -18,8 +18,8 @@ const PAIR = { outputs: 2, inputs: 1, elements: 1 };
 const ALONE = { outputs: 1, inputs: 1, elements: 1 };
 const LANDINGS = [
   ["neither", [200, 208, 216, 90]],
-  ["the first", [86, 180, 233, 190]],
-  ["the second", [230, 159, 0, 190]],
+  ["a", [86, 180, 233, 190]],
+  ["b or c", [230, 159, 0, 190]],
   ["both", [30, 34, 40, 225]],
 ];
 
@@ -88,7 +88,7 @@ function factsOf(row, at, landing, names) {
 function legend() {
   const items = LANDINGS.map(([name, shade]) =>
     h("li", {}, h("span", { class: "key", style: `background:rgba(${shade.slice(0, 3)},${shade[3] / 255})` }),
-      name === "both" ? "both become zero" : name === "neither" ? "neither becomes zero" : `${name} kernel becomes zero`));
+      name === "both" ? "both become zero" : name === "neither" ? "neither becomes zero" : `${name} becomes zero`));
   items.push(h("li", {}, "● start, ■ where one step lands, dashed: the unit ball, solid: the level line"));
   return h("ul", { class: "facts" }, ...items);
 }

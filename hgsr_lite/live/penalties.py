@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,14 +20,17 @@ from hgsr_lite.figures import COLORS
 from hgsr_lite.groups import GROUPINGS, kernel_norms, kernel_stack
 from hgsr_lite.live.figure import PENALTY_ROWS, LiveFigure
 from hgsr_lite.penalties import Penalty
-from hgsr_lite.table import PENALTIES, PENALTY_FAMILIES
+from hgsr_lite.table import PENALTIES
 
 LARGEST_SCALE = 3.0
 _LAYER = ((3.0, -4.0), (1.0, 1.0)), ((1.0, 0.0), (2.0, -2.0)), ((0.5, 0.5), (0.0, 1.0))
 _MOST_KERNELS = 24
 _STYLES = ("-", "--", ":")
 _HIGHEST = 4
-_FOLDS = (0.25, 0.5, 1, 2, 4)
+_FOLDS = (0.5, 0.7, 1, 1.4, 2)
+_UNCHANGED = 0.01  # powers of two
+STILL_KEYS = ("gl", "hsqrt_gl", "hsq_gl12")
+"""The penalties that the still picture draws: those that notebook 03 teaches."""
 
 
 class Penalties(LiveFigure):
@@ -71,7 +75,7 @@ class Penalties(LiveFigure):
         super().__init__(**{**dials, "scales": scales, **state, **fixed})
 
     def picture(self) -> Figure:
-        """Nine penalties of the layer while its first kernel is scaled: see `explorer_figure`."""
+        """Three penalties of the layer while its first kernel is scaled: see `explorer_figure`."""
         weight = torch.tensor(self.weight).reshape(self.shape)
         return explorer_figure(weight, (0, 0), self.scales[0], self.grouping)
 
@@ -80,17 +84,22 @@ class Penalties(LiveFigure):
         outputs, inputs, _ = self.shape
         return (
             f"A layer of {outputs} x {inputs} kernels, the first scaled by {self.scales[0]:g}: on the left "
-            "the value of nine penalties against that scale, on the right the force of each on every kernel."
+            "the value of three penalties against that scale, on the right the force of each on every kernel."
         )
 
 
 def explorer_figure(
-    weight: Tensor, kernel: tuple[int, int], scale: float, grouping: str = "feature"
+    weight: Tensor,
+    kernel: tuple[int, int],
+    scale: float,
+    grouping: str = "feature",
+    keys: Sequence[str] = STILL_KEYS,
 ) -> Figure:
-    """Nine penalties of a layer while one of its kernels is scaled: a row a family.
+    """Penalties of a layer while one of its kernels is scaled.
 
-    Left: the penalty against the scale, in units of its value at scale 1. Right: every kernel's force as a
-    number, coloured by how many times as strong as at scale 1 it is; the frame marks the scaled kernel.
+    Left: each penalty against the scale, in units of its value at scale 1. Right: every kernel's force at
+    scale 1 and now, with a mark and a colour for how many times as strong it has become; the frame marks the
+    scaled kernel.
 
     `kernel` is (output channel, input channel), `scale` from 0 to 3. Raises `ValueError` for a kernel that is
     not there and for an unknown grouping.
@@ -102,24 +111,18 @@ def explorer_figure(
     choose("grouping", grouping, GROUPINGS)
     if not all(0 <= place < size for place, size in zip(kernel, weight.shape, strict=False)):
         raise ValueError(f"there is no kernel {kernel}: the layer has {weight.shape[0]} x {weight.shape[1]}")
-    figure, grid = plt.subplots(
-        len(PENALTY_FAMILIES), 4, figsize=(10.5, 7.2), layout="constrained", width_ratios=(1.7, 1, 1, 1)
-    )
+    sizes = {"figsize": (3.0 + 2.6 * len(keys), 3.5), "width_ratios": (1.5, *[1.2] * len(keys))}
+    figure, (values, *panels) = plt.subplots(1, 1 + len(keys), layout="constrained", **sizes)
     scaled = _scaled(weight, kernel, scale)
-    image = None
-    for row, (family, keys) in zip(grid, PENALTY_FAMILIES.items(), strict=True):
-        penalties = [Penalty(key, grouping) for key in keys]
-        _draw_values(row[0], family, penalties, weight, kernel, scale)
-        for axes, penalty in zip(row[1:], penalties, strict=True):
-            image = _draw_force(axes, penalty.key, penalty.force(weight), penalty.force(scaled), kernel)
-    grid[-1][0].set_xlabel("scale of the kernel")
-    for axes in grid[-1, 1:]:
+    penalties = [Penalty(key, grouping) for key in keys]
+    _draw_values(values, penalties, weight, kernel, scale)
+    for axes, penalty in zip(panels, penalties, strict=True):
+        image = _draw_force(axes, penalty.key, penalty.force(weight), penalty.force(scaled), kernel)
         axes.set_xlabel("input channel")
-    for axes in grid[:, 1]:
-        axes.set_ylabel("output channel")
-    bar = figure.colorbar(image, ax=grid[:, 1:].ravel().tolist(), ticks=np.log2(_FOLDS), shrink=0.7)
+    panels[0].set_ylabel("output channel")
+    bar = figure.colorbar(image, ax=panels, ticks=np.log2(_FOLDS), extend="both")
     bar.ax.set_yticklabels([f"{fold:g}" for fold in _FOLDS])
-    bar.set_label("force, in units of the force at scale 1")
+    bar.set_label("times as strong as at scale 1")
     figure.suptitle(
         f"kernel of output {kernel[0]}, input {kernel[1]}, scaled by {scale:g}; {grouping}-wise groups"
     )
@@ -133,29 +136,34 @@ def _scaled(weight: Tensor, kernel: tuple[int, int], scale: float) -> Tensor:
 
 
 def _draw_values(
-    axes: Axes, family: str, penalties: list[Penalty], weight: Tensor, kernel: tuple[int, int], scale: float
+    axes: Axes, penalties: list[Penalty], weight: Tensor, kernel: tuple[int, int], scale: float
 ) -> None:
     scales = np.linspace(0, LARGEST_SCALE, 61)
-    for penalty, style, color in zip(penalties, _STYLES, COLORS, strict=False):
+    for number, penalty in enumerate(penalties):
         values = np.array([float(penalty.value(_scaled(weight, kernel, s))) for s in (scale, 1.0, *scales)])
         now, unit, curve = values[0], values[1] or 1.0, values[2:]
+        style = {"linestyle": _STYLES[number % len(_STYLES)], "color": COLORS[number % len(COLORS)]}
         inside = np.where(curve / unit <= _HIGHEST, curve / unit, np.nan)
-        axes.plot(scales, inside, style, color=color, label=f"{penalty.key}: {_short(now)}")
+        axes.plot(scales, inside, **style, label=f"{penalty.key}: {_short(now)}")
     axes.axvline(scale, color="grey", linewidth=1)
-    room = 1.75  # for the legend, which would lie on a curve
-    axes.set(title=family, ylabel="penalty\n(1 at scale 1)", ylim=(0, room * _HIGHEST))
-    axes.set_yticks(range(_HIGHEST + 1))
-    axes.legend(fontsize="small", loc="upper left")
+    highest = max(float(np.nanmax(line.get_ydata())) for line in axes.lines[:-1])
+    room = 1.4 + 0.12 * len(penalties)  # for the legend, which would lie on a curve
+    axes.set(title="the penalty", xlabel="scale of the kernel", ylabel="1 at scale 1")
+    axes.set_ylim(0, room * max(highest, 1.0))
+    axes.legend(loc="upper left")
 
 
 def _draw_force(axes: Axes, key: str, before: Tensor, after: Tensor, kernel: tuple[int, int]) -> AxesImage:
     # A zero kernel has force 0 by convention, so its ratio says nothing: it is drawn neutral.
     known = (before > 0) & (after > 0)
     ratio = torch.where(known, after / torch.where(known, before, 1.0), 1.0).numpy()
-    image = axes.imshow(np.log2(ratio), cmap="PuOr_r", norm=Normalize(-2, 2), aspect="auto")
+    image = axes.imshow(np.log2(ratio), cmap="PuOr_r", norm=Normalize(-1, 1), aspect="auto")
     for place in np.ndindex(ratio.shape):
-        color = "white" if abs(np.log2(ratio[place])) > 1.4 else "black"
-        axes.text(*place[::-1], _short(float(after[place])), ha="center", va="center", color=color)
+        was, now, times = float(before[place]), float(after[place]), float(np.log2(ratio[place]))
+        mark = "" if abs(times) < _UNCHANGED else ("\n▲" if times > 0 else "\n▼")
+        color = "white" if abs(times) > 0.7 else "black"
+        words = f"{_short(was)} → {_short(now)}{mark}" if mark else _short(now)
+        axes.text(*place[::-1], words, ha="center", va="center", color=color, fontsize=9)
     output, channel = kernel
     axes.add_patch(plt.Rectangle((channel - 0.48, output - 0.48), 0.96, 0.96, fill=False, linewidth=2))
     axes.set(title=key, xticks=range(ratio.shape[1]), yticks=range(ratio.shape[0]))

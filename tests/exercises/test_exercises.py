@@ -15,6 +15,7 @@ import nbformat
 import pytest
 import torch
 
+import hgsr_lite as hg
 from hgsr_lite.series import checks
 from tests.exercises.wrong_answers import WRONG
 
@@ -192,3 +193,20 @@ def test_a_slip_of_the_pen_is_shown_and_not_taken_for_another_mistake():
     assert not right
     assert "NameError" in hint
     assert "may be None" not in hint
+
+
+@pytest.mark.parametrize(
+    ("check", "answer"),
+    [
+        ("check_kernel_force", lambda w, grouping, r, p, q: hg.Penalty("gl", grouping).force(w)),
+        ("check_safe_gl12", lambda w: hg.Penalty("gl12")(w)),
+    ],
+)
+def test_an_answer_that_only_asks_the_package_does_not_pass(check, answer, capsys):
+    assert not getattr(checks, check)(answer)
+    assert "write the formula out" in capsys.readouterr().out
+
+
+def test_the_nine_rows_by_heart_are_not_the_rule_of_a_1(capsys):
+    plain = {(2, 2.0, 0.5), (1, 1.0, 2.0), (1, 1.0, 0.5)}
+    assert not checks.check_sees_kernels(lambda *row: row not in plain)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hgsr_lite import PENALTIES, Penalty
-from hgsr_lite.live.penalties import LARGEST_SCALE, Penalties, explorer_figure
+from hgsr_lite.live.penalties import LARGEST_SCALE, STILL_KEYS, Penalties, explorer_figure
 from hgsr_lite.table import PENALTY_FAMILIES
 
 LAYER = torch.tensor([[[3.0, -4.0], [0.0, 0.0]], [[1.0, 0.0], [2.0, -2.0]], [[0.0, 0.0], [0.0, 0.0]]])
@@ -33,26 +33,28 @@ def test_the_families_hold_the_nine_group_penalties_once():
 def test_every_force_is_shown_as_the_package_gives_it(grouping):
     scaled = LAYER.clone()
     scaled[1, 1] *= 0.5
-    shown = panels(explorer_figure(LAYER, (1, 1), 0.5, grouping))
+    shown = panels(explorer_figure(LAYER, (1, 1), 0.5, grouping, NINE))
     for key in NINE:
-        numbers = [float(text.get_text().replace(",", "")) for text in shown[key].texts]
+        now = [text.get_text().split("\n")[0].split(" → ")[-1] for text in shown[key].texts]
+        numbers = [float(number.replace(",", "")) for number in now]
         assert numbers == pytest.approx(Penalty(key, grouping).force(scaled).flatten().tolist(), rel=0.06)
 
 
 def test_the_colour_tells_how_many_times_as_strong_a_force_is():
-    image = panels(explorer_figure(torch.ones(3, 2, 4), (0, 0), 3.0))["es"].images[0].get_array()
+    axes = panels(explorer_figure(torch.ones(3, 2, 4), (0, 0), 3.0, keys=["es"]))["es"]
+    image = axes.images[0].get_array()
     assert image[:, 0].tolist() == pytest.approx([torch.tensor(20 / 12).log2().item()] * 3)
     assert image[:, 1].tolist() == [0, 0, 0]
+    assert [text.get_text() for text in axes.texts] == ["24 → 40\n▲", "24"] * 3
 
 
 def test_every_curve_passes_through_one_at_scale_one():
     shown = panels(explorer_figure(LAYER, (0, 0), 2.0))
-    for family in PENALTY_FAMILIES:
-        lines = [line for line in shown[family].lines if len(line.get_xdata()) > 2]
-        assert len(lines) == 3
-        for line in lines:
-            at_one = dict(zip(line.get_xdata().round(6), line.get_ydata(), strict=True))[1.0]
-            assert at_one == pytest.approx(1)
+    lines = [line for line in shown["the penalty"].lines if len(line.get_xdata()) > 2]
+    assert len(lines) == len(STILL_KEYS)
+    for line in lines:
+        at_one = dict(zip(line.get_xdata().round(6), line.get_ydata(), strict=True))[1.0]
+        assert at_one == pytest.approx(1)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, LARGEST_SCALE])

@@ -65,7 +65,7 @@ def check_share_below() -> Exercise:
         "You returned how many there are; a share lies between 0 and 1.": (
             lambda w, tolerance: (w.abs() < tolerance).sum()
         ),
-        "That is the share that survives; wanted is the share that counts as zero.": (
+        "That is the share that survives; wanted is the share that is small.": (
             lambda w, tolerance: (w.abs() >= tolerance).double().mean()
         ),
         "You count exact zeros only: a subgradient step nearly never makes one, hence the tolerance.": (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hgsr_lite.series.checks.engine import Answer, Exercise, exercise
-from hgsr_lite.series.checks.hierarchy import l2_norms, random_weight
+from hgsr_lite.series.checks.hierarchy import l2_norms, random_weight, written_out
 
 
 def _with_gradient(function: Answer) -> Answer:
@@ -20,6 +20,7 @@ def _with_gradient(function: Answer) -> Answer:
     """
     if not callable(function):
         return function
+    function = written_out(function)
 
     def probe(x: Tensor) -> Any:
         x.requires_grad_()
