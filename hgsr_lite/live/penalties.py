@@ -148,7 +148,7 @@ def _draw_values(
     axes.axvline(scale, color="grey", linewidth=1)
     highest = max(float(np.nanmax(line.get_ydata())) for line in axes.lines[:-1])
     room = 1.4 + 0.12 * len(penalties)  # for the legend, which would lie on a curve
-    axes.set(title="the penalty", xlabel="scale of the kernel", ylabel="1 at scale 1")
+    axes.set(title="the penalty", xlabel="scale of the kernel", ylabel="value (1 at scale 1)")
     axes.set_ylim(0, room * max(highest, 1.0))
     axes.legend(loc="upper left")
 

@@ -177,8 +177,8 @@ def check_kernel_force() -> Exercise:
         return outer * sums.pow(outer - 1) * inner_slope(weight, grouping, norm, inner, outer)
 
     mistakes = {
-        "The derivative of the inner power is missing: p n^(p-1), one number a kernel.": outer_slope,
-        "The derivative of the outer power is missing: q S^(q-1), one number a group.": inner_slope,
+        "The derivative of the inner power is missing: p n^(p-1), one number per kernel.": outer_slope,
+        "The derivative of the outer power is missing: q S^(q-1), one number per group.": inner_slope,
         "Nearly: each power brings its exponent down in front: multiply by p and q.": lambda *case: (
             right(*case) / (case[3] * case[4])
         ),

@@ -77,7 +77,7 @@ def check_safe_gl12() -> Exercise:
         "That is the group lasso: under the root of `gl12` stand absolute values, not squares.": lambda w: (
             roots(channel_sums(w.square())).sum()
         ),
-        "You returned one number a channel: add them up.": lambda w: roots(channel_sums(w)),
+        "You returned one number per channel: add them up.": lambda w: roots(channel_sums(w)),
     }
     for tiny in (10.0**-exponent for exponent in range(4, 17)):
         mistakes[f"With {tiny:g} under the root, an empty channel is worth more than 0."] = functools.partial(
