@@ -35,6 +35,9 @@ class Room:
 
 _METHOD = ("groups", "table", "proximal", "penalties", "regularizer", "zeros")
 _REMOVAL = (
+    "ranking",
+    "proof",
+    "surgery",
     "compaction",
     "compaction_refusals",
     "pruning",
@@ -42,7 +45,7 @@ _REMOVAL = (
     "what_a_user_keeps",
     "carrying",
 )
-_STUDY = ("runs", "report", "grid", "analysis")
+_STUDY = ("driver", "runs", "report", "grid", "analysis")
 ROOMS = (
     Room(
         _METHOD,
@@ -54,7 +57,7 @@ ROOMS = (
     ),
     Room(  # other people's networks are left out: they take up to a minute each
         ("removal/surgery", "removal/proof", "removal/ranking"),
-        tuple(f"tests/removal/test_{name}.py" for name in _REMOVAL),
+        (*(f"tests/removal/test_{name}.py" for name in _REMOVAL), "hgsr_lite/removal"),
     ),
     Room(("data/splits", "data/parts"), ("tests/data", "hgsr_lite/data")),
     Room(

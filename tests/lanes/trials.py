@@ -34,6 +34,7 @@ _PROFILE = "faults"
 """Hypothesis' examples are the same every time, and a failing one is not made smaller."""
 _OPTIONS = (
     *("-qq", "-s", "--disable-warnings", "--timeout=60", "-pno:cacheprovider"),
+    *("-m", "not slow"),  # a minute and more each, for every fault
     *("-ppytest_timeout", "-p_hypothesis_pytestplugin"),  # finding all that is installed takes long
     "--assert=plain",  # else pytest, not the usual loader, reads the files whose examples it runs
     f"--hypothesis-profile={_PROFILE}",

@@ -18,7 +18,7 @@ import pytest
 from distributed import LocalCluster
 
 from hgsr_lite.study.command import add_arguments, carry_out
-from hgsr_lite.study.engine import dask_executor, make_all
+from hgsr_lite.study.engine import make_all
 from hgsr_lite.study.job import Job, WrongVersionsError, make_run, versions
 from hgsr_lite.study.runs import RunFolder
 from hgsr_lite.study.study import Study
@@ -174,19 +174,6 @@ def test_an_existing_cluster_makes_the_same_runs(study, plain):
     assert table["key"].tolist() == list(study.keys())
 
 
-def test_a_scheduler_that_is_not_there_is_named(study):
-    with pytest.raises(ValueError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:9'"):
-        study.make(scheduler="tcp://127.0.0.1:9", progress=False)
-
-
-def test_a_scheduler_without_workers_is_named(study):
-    with (
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
-        pytest.raises(ValueError, match="has no workers: start some with `dask worker`"),
-    ):
-        study.make(scheduler=cluster.scheduler_address, progress=False)
-
-
 class Here:
     """An executor that works in this process: what an executor must do, and no more."""
 
@@ -272,21 +259,6 @@ def test_a_disk_that_fills_up_stops_the_study_with_every_written_run_whole(study
         subprocess.run(["umount", small], check=True)
 
 
-def test_a_run_that_fails_is_named_and_stops_no_other(study, monkeypatch):
-    study.folder.check_writable()
-
-    def faulty(recipe, data):
-        if recipe.seed == 1:
-            raise RuntimeError("a fault of this run")
-        return {"ended": "finished", "metrics": {}, "layers": {}, "seconds": 0.0, "environment": {}}
-
-    monkeypatch.setattr("hgsr_lite.study.job.make_run", faulty)
-    outcome = make_all(jobs_of(study), study.folder, Here(), 2, progress=False)
-    assert (outcome.written, len(outcome.failed)) == (RUNS // 2, RUNS // 2)
-    assert set(outcome.failed.values()) == {"RuntimeError: a fault of this run"}
-    assert len(study.missing()) == RUNS // 2
-
-
 def test_a_dry_run_counts_and_measures_and_trains_nothing(study):
     assert study.predicted_seconds() > 0
     assert not study.folder.path.exists()
@@ -300,23 +272,6 @@ def test_a_dry_run_of_a_warmed_up_penalty_warns_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Study.read(file).predicted_seconds() > 0
-
-
-def given_back_from() -> str | None:
-    """From how many freed bytes on this process's allocator was told to give memory back."""
-    return os.environ.get("MALLOC_TRIM_THRESHOLD_")
-
-
-def test_workers_keep_the_memory_that_a_training_step_frees():
-    ours = given_back_from()
-    with dask_executor(workers=1) as (executor, _):
-        assert executor.submit(given_back_from).result(timeout=60) == ours
-
-
-def test_without_dask_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ValueError, match=r"pip install 'hgsr-lite\[study\]'"), dask_executor():
-        pass
 
 
 def test_a_record_holds_what_is_needed_to_repeat_it(plain):

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from hgsr_lite.study.grid import Grid
 from hgsr_lite.study.job import Images
-from hgsr_lite.study.runs import Run, RunFolder, run_key
+from hgsr_lite.study.runs import Claims, Run, RunFolder, run_key
 from hgsr_lite.study.study import Study
 from hgsr_lite.study.tables import read_rows, read_table, rows_of, write_table
 from hgsr_lite.training.recipe import Penalised, Recipe
@@ -263,3 +264,22 @@ def test_a_file_is_readable_by_a_stranger(folder):
     assert {"key", "recipe", "images", "fingerprint", "metrics", "layers", "epochs", "ended", "seal"} <= set(
         body
     )
+
+
+def test_a_folder_holds_what_it_was_given_and_can_be_checked_again(folder):
+    folder.check_writable()
+    run = made(RECIPES[0])
+    assert folder.holds(run.key)
+    other = made(RECIPES[0], fingerprint="xyz")
+    assert not folder.holds(other.key)
+    shutil.copy(folder.path / f"{run.key}.json", folder.path / f"{other.key}.json")
+    assert not folder.holds(other.key), "a file under another name is no run of that name"
+
+
+def test_a_claim_of_another_driver_is_seen_at_once(folder):
+    theirs, ours = (Claims(folder.path / ".claims") for _ in range(2))
+    keys = [f"run {number}" for number in range(5)]
+    assert all(theirs.take(key) for key in keys)
+    started = time.perf_counter()
+    assert not any(ours.take(key) for key in keys)
+    assert time.perf_counter() - started < 3
