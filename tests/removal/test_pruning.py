@@ -254,6 +254,7 @@ def test_ctrl_c_in_fine_tuning_gives_what_there_is_and_says_so(digits, trained, 
 
 
 def test_a_long_choice_shows_how_far_it_is_and_a_short_one_nothing(digits, trained, monkeypatch, capsys):
+    monkeypatch.setattr("hgsr_lite.removal.trials._SHOWN_AFTER", 600.0)  # a busy machine takes its time
     prune(trained, digits, LossRise(32), 0.5, repeats=0)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("hgsr_lite.removal.trials._SHOWN_AFTER", 0.0)

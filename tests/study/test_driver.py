@@ -158,6 +158,15 @@ def test_a_run_that_another_driver_makes_is_waited_for_and_not_made_twice(folder
     assert_nothing_is_claimed(folder)
 
 
+def test_a_run_that_is_there_already_keeps_no_other_waiting(folder, monkeypatch):
+    monkeypatch.setattr(engine, "_LONG_WAIT", 100)
+    job = next(iter(jobs().values()))
+    folder.write(Run(job.recipe, job.images, job.fingerprint, RECORD))
+    started = time.perf_counter()
+    assert make_all(jobs(), folder, Here(), 1, progress=False) == Outcome(written=COUNT - 1)
+    assert time.perf_counter() - started < 50
+
+
 def test_a_run_that_a_dead_driver_had_claimed_is_made(folder):
     key = next(iter(jobs()))
     (folder.path / ".claims" / key).write_text("")
@@ -234,31 +243,33 @@ def test_what_is_started_leaves_ctrl_c_to_the_driver():
         assert pool.submit(engine._deaf_to_ctrl_c, start).result() == ours
 
 
-def given_back_from() -> str | None:
-    """From how many freed bytes on this process's allocator was told to give memory back."""
-    return os.environ.get("MALLOC_TRIM_THRESHOLD_")
-
-
-def here(_: int) -> tuple[int, int, int, int]:
-    """This process, its threads for tasks, a number that no two calls share, and how Ctrl-C is taken."""
-    from distributed import get_worker
-
-    time.sleep(0.1)
-    deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    return os.getpid(), get_worker().state.nthreads, time.perf_counter_ns(), deaf
-
-
 def test_our_own_workers_are_processes_of_one_thread_that_keep_their_memory_and_end_with_us():
-    ours = given_back_from()
+    # Functions of a function travel whole: a worker need not import this file, and PyTorch with it.
+    def allocator_gives_back_from() -> str | None:
+        return os.environ.get("MALLOC_TRIM_THRESHOLD_")
+
+    def here() -> dict[str, int | bool | None]:
+        from distributed import get_worker
+
+        time.sleep(0.2)
+        return {
+            "process": os.getpid(),
+            "moment": time.perf_counter_ns(),
+            "threads": get_worker().state.nthreads,
+            "memory": get_worker().memory_manager.memory_limit,
+            "deaf": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        }
+
+    ours = allocator_gives_back_from()
     with dask_executor(workers=2) as (executor, at_once):
         assert at_once == 2
-        answers = [future.result(60) for future in [executor.submit(here, 0) for _ in range(6)]]
-        assert executor.submit(given_back_from).result(60) == ours
-    processes, threads, moments, deaf = (set(each) for each in zip(*answers, strict=True))
-    assert len(processes) == 2
-    assert (threads, deaf) == ({1}, {True})
-    assert len(moments) == 6, "equal tasks are tasks of their own"
-    assert not [process for process in processes if psutil.pid_exists(process)]
+        answers = [future.result(120) for future in [executor.submit(here) for _ in range(6)]]
+        assert executor.submit(allocator_gives_back_from).result(120) == ours
+    said = {name: {answer[name] for answer in answers} for name in answers[0]}
+    assert len(said["process"]) == 2
+    assert len(said["moment"]) == 6, "equal tasks are tasks of their own"
+    assert (said["threads"], said["memory"], said["deaf"]) == ({1}, {None}, {True})
+    assert not [process for process in said["process"] if psutil.pid_exists(process)]
 
 
 def test_there_is_a_worker_for_each_core_and_never_none():
