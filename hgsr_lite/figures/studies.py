@@ -67,9 +67,10 @@ def answer_figure(
 def recovery_figure(table: pd.DataFrame, reading: str = "below 1e-3") -> Figure:
     """Precision and recall against the strength, a column of panels for each family of penalties.
 
-    `table` is one of runs with distractors. Means over the seeds with 95 % intervals (Student's t), cut off
-    at 0 and 1; lines are shifted sideways a little, so that equal ones can be told apart. A point without
-    a precision, where no seed kept anything, is left out.
+    `table` is one of runs with distractors. Lines join the means over the seeds; each seed is a small dot: a
+    precision takes few values, mostly 1/8 and 1, so that an interval would say little. Lines are shifted
+    sideways a little, so that equal ones can be told apart. A run without a precision, since nothing was
+    kept, is left out.
     """
     choose("reading", reading, READINGS)
     rows = {family: [key for key in keys if key in set(table["method"])] for family, keys in _PANELS.items()}
@@ -102,17 +103,9 @@ def recovery_figure(table: pd.DataFrame, reading: str = "below 1e-3") -> Figure:
 
 
 def _line(axes: Axes, rows: pd.DataFrame, column: str, number: int, name: str) -> None:
-    points = rows.groupby("amount")[column].agg(["mean", "std", "count"]).dropna(subset="mean")
-    half = confidence_half_width(points["std"], points["count"])
-    low, high = (points["mean"] - half).clip(0, 1), (points["mean"] + half).clip(0, 1)
-    axes.errorbar(
-        points.index * 1.07 ** (number - 1),
-        points["mean"],
-        [points["mean"] - low, high - points["mean"]],
-        color=color(number),
-        marker=MARKERS[number],
-        markersize=4,
-        linewidth=1,
-        capsize=2,
-        label=name,
-    )
+    seeds = rows.dropna(subset=column)
+    means = seeds.groupby("amount")[column].mean()
+    aside = 1.07 ** (number - 1)
+    axes.scatter(seeds["amount"] * aside, seeds[column], s=9, color=color(number), alpha=0.45)
+    style = {"color": color(number), "marker": MARKERS[number], "markersize": 5, "linewidth": 1}
+    axes.plot(means.index * aside, means, label=name, **style)

@@ -29,7 +29,7 @@ function render({ model, el }) {
     h("div", { class: "controls" },
       ...SIDES.map(({ key, mark }) => select(model, key, `${mark} ${key}`, names)),
       slider(model, "at", "strength", { min: 0, max: most, step: 1, words }),
-      select(model, "after", "test accuracy", [["removal", "after removal"], ["fine-tuning", "after fine-tuning"]]),
+      select(model, "after", "validation accuracy", [["fine-tuning", "after fine-tuning"], ["removal", "after removal"]]),
       select(model, "gain", "against", GAINS.map((gain) => [gain, gain]))),
     h("div", { class: "panels" }, chart.element, ...sides.map(({ element }) => element)));
 
@@ -59,7 +59,7 @@ function makeChart() {
   const draw = (sides, gain, after) => {
     lines.replaceChildren(...sides.flatMap((side) => drawPath(side, gain, after)));
     across.textContent = `${gain}, share`;
-    title.textContent = `test accuracy after ${after}`;
+    title.textContent = `validation accuracy after ${after}`;
     svg.setAttribute("aria-label", sides.map(({ key, path, at }) =>
       `${key}, ${path.name}: ${inWords(path.points[at].accuracy[after])} at ${percent(path.points[at][gain])} ${gain}`).join("; "));
   };
@@ -133,7 +133,7 @@ function pythonLines(name, model) {
     "from hgsr_lite.study import prepared, summary",
     "runs = prepared(table)",
     `path = runs[(runs["method"] == "${method}") & (runs["grouping"] == "${grouping}") & (runs["step"] == "${step}")]`,
-    `print(summary(path, "test accuracy after ${model.get("after")}", ["fraction"]))`,
+    `print(summary(path, "validation accuracy after ${model.get("after")}", ["fraction"]))`,
   ].join("\n");
 }
 

@@ -17,8 +17,8 @@ from hgsr_lite.live.figure import LiveFigure
 from hgsr_lite.study import PATH, prepared, summary
 
 ACCURACIES = {
-    "removal": "test accuracy after removal",
-    "fine-tuning": "test accuracy after fine-tuning",
+    "removal": "validation accuracy after removal",
+    "fine-tuning": "validation accuracy after fine-tuning",
 }
 _CHANNELS = ("dead inputs", "dead outputs")
 GAINS = ("dead kernels", "below tolerance", "parameters removed", "MACs removed", *_CHANNELS)
@@ -31,8 +31,9 @@ class Paths(LiveFigure):
 
     `table` is what `read_table` returns, `layers` the study's table of layers. A path is a penalty with its
     grouping and kind of step, its points are the strengths of the study, from weak to strong; accuracies are
-    means over seeds with their 95 % intervals. `left` and `right` name the paths shown first, such as
-    "hsq_gl12, feature, proximal". Raises `ValueError` for a table without paths and for an unknown path.
+    those on validation images, by which a strength may be chosen: means over seeds with their 95 %
+    intervals. `left` and `right` name the paths shown first, such as "hsq_gl12, feature, proximal". Raises
+    `ValueError` for a table without paths and for an unknown path.
 
     >>> from hgsr_lite.study import read_table
     >>> figure = Paths(read_table("studies/digits.csv"), pd.read_csv("studies/digits_layers.csv"))
@@ -46,7 +47,7 @@ class Paths(LiveFigure):
     left = traitlets.Unicode().tag(sync=True)
     right = traitlets.Unicode().tag(sync=True)
     at = traitlets.Int(0, min=0).tag(sync=True)
-    after = traitlets.Enum(list(ACCURACIES), "removal").tag(sync=True)
+    after = traitlets.Enum(list(ACCURACIES), "fine-tuning").tag(sync=True)
     gain = traitlets.Enum(list(GAINS), "dead kernels").tag(sync=True)
 
     def __init__(

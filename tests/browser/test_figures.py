@@ -345,7 +345,7 @@ def test_scrubbing_a_path_shows_what_the_study_found_there(open_page: Open):
     page.keyboard.press("End")
     runs = study()[0].query("penalty == 'gl' and grouping == 'neuron' and proximal and fraction == 60")
     left = page.locator(".facts").first.inner_text()
-    assert f"accuracy {runs['test accuracy after fine-tuning'].mean():.1%}".replace("%", " %") in left
+    assert f"accuracy {runs['validation accuracy after fine-tuning'].mean():.1%}".replace("%", " %") in left
     assert f"{runs['parameters removed'].mean():.1%}".replace("%", " % of the parameters") in left
     assert page.locator("svg").first.screenshot() != picture
 

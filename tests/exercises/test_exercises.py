@@ -183,6 +183,33 @@ def test_the_loop_of_a_reader_who_forgets_the_return_passes_and_whose_steps_coun
     assert "count from 1" in verdict("check_complete_the_loop", loop(0))[1]
 
 
+def test_the_package_s_own_loop_is_no_answer_to_the_exercise_that_asks_for_one():
+    def called(network, data, regularizer, epochs, proximal):
+        return hg.fit(network, data, regularizer, epochs=epochs, proximal=proximal, lr=0.02, batch_size=64)
+
+    passed, said = verdict("check_complete_the_loop", called)
+    assert not passed
+    assert "write the loop itself" in said
+
+
+def test_of_equal_weights_any_may_go_but_not_more_than_were_asked_for():
+    def by_places(weight, share, late=False):
+        order = weight.abs().flatten().argsort(descending=True)
+        if late:
+            order = (weight.abs().flatten() - 1e-7 * torch.arange(weight.numel())).argsort(descending=True)
+        mask = torch.zeros(weight.numel(), dtype=torch.bool)
+        mask[order[: weight.numel() - round(share * weight.numel())]] = True
+        return mask.view(weight.shape)
+
+    def by_limit(weight, share):
+        smallest = max(round(share * weight.numel()), 1)
+        return weight.abs() > weight.abs().flatten().kthvalue(smallest).values
+
+    assert verdict("check_magnitude_mask", by_places)[0]
+    assert verdict("check_magnitude_mask", lambda weight, share: by_places(weight, share, late=True))[0]
+    assert "A share of 0 cuts nothing" in verdict("check_magnitude_mask", by_limit)[1]
+
+
 def test_a_slip_of_the_pen_is_shown_and_not_taken_for_another_mistake():
     def folded(layer, constants):
         if layer.bias is None:

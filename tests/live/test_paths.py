@@ -45,7 +45,7 @@ def test_every_path_of_the_study_is_there_from_weak_to_strong(figure: Paths, tab
 
 
 def test_accuracies_are_means_over_seeds_with_students_interval(figure: Paths, table: pd.DataFrame):
-    found = table.query(STRONG)["test accuracy after fine-tuning"]
+    found = table.query(STRONG)["validation accuracy after fine-tuning"]
     shown = last_point(figure)["accuracy"]["fine-tuning"]
     low, high = stats.t.interval(0.95, len(found) - 1, found.mean(), stats.sem(found))
     assert shown["mean"] == pytest.approx(found.mean(), abs=1e-5)
@@ -68,7 +68,7 @@ def test_a_point_that_a_seed_is_missing_from_has_no_mean_and_is_still_json(
     table: pd.DataFrame, layers: pd.DataFrame
 ):
     cut = table.copy()
-    cut.loc[cut.query(STRONG).index[0], "test accuracy after fine-tuning"] = float("nan")
+    cut.loc[cut.query(STRONG).index[0], "validation accuracy after fine-tuning"] = float("nan")
     figure = Paths(cut, layers, "gl12, feature, proximal")
     assert last_point(figure)["accuracy"]["fine-tuning"]["mean"] is None
     json.dumps(figure.paths, allow_nan=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from hgsr_lite.series.checks.engine import Exercise, exercise
+from hgsr_lite.series.checks.engine import Answer, Exercise, exercise
 
 
 def _drawn(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
@@ -19,7 +20,7 @@ def _drawn(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
 
 @exercise
 def check_calibrated_strength() -> Exercise:
-    """5.1: `calibrated_strength(loss_gradients, penalty_gradients, fraction)` from one gradient a layer."""
+    """5.1: `calibrated_strength(loss_gradients, penalty_gradients, fraction)` from one gradient per layer."""
 
     def norm(gradients: list[Tensor]) -> Tensor:
         return torch.cat([gradient.flatten() for gradient in gradients]).norm()
@@ -80,6 +81,20 @@ def check_precision_and_recall() -> Exercise:
     return Exercise(right, cases, mistakes)
 
 
+def _sizes_kept(answer: Answer) -> Answer:
+    """A mask's function, seen as the sizes of what it keeps: of equal weights any may go."""
+
+    def sizes(weight: Tensor, share: float) -> Any:
+        mask = answer(weight, share)
+        if not (isinstance(mask, Tensor) and mask.shape == weight.shape):
+            return mask
+        if not ((mask == 0) | (mask == 1)).all():
+            return mask
+        return torch.where(mask.bool(), weight.abs(), -1.0).flatten().sort().values.view(weight.shape)
+
+    return sizes
+
+
 @exercise
 def check_magnitude_mask() -> Exercise:
     """6.1: `magnitude_mask(weight, share)`, True for the weights that magnitude pruning keeps."""
@@ -91,6 +106,11 @@ def check_magnitude_mask() -> Exercise:
 
     def right(weight: Tensor, share: float) -> Tensor:
         return kept(weight, weight.abs().flatten().argsort(), share)
+
+    def limit(weight: Tensor, share: float) -> Tensor:
+        """The largest size that goes; below all sizes if none does."""
+        smallest = [torch.tensor(-1.0), *weight.abs().flatten().sort().values]
+        return smallest[round(share * weight.numel())]
 
     mistakes = {
         "Without absolute values a large negative weight counts as the smallest of all.": (
@@ -112,10 +132,21 @@ def check_magnitude_mask() -> Exercise:
         "You took a share of the largest weight: it is a share of the number of weights, so rank them.": (
             lambda weight, share: weight.abs() >= share * weight.abs().max()
         ),
+        "A limit sends all equal weights away together: rank the places (`argsort`) and count.": (
+            lambda weight, share: weight.abs() > limit(weight, share)
+        ),
+        "A limit keeps all equal weights together: rank the places (`argsort`) and count.": (
+            lambda weight, share: weight.abs() >= limit(weight, share + 1 / weight.numel())
+        ),
+        "A share of 0 cuts nothing, and of equal weights no more go than were asked for.": (
+            lambda weight, share: weight.abs() > limit(weight, max(share, 1 / weight.numel()))
+        ),
     }
     weights = _drawn(6, (4, 3, 9), (2, 5, 4), (5, 2, 3))
     cases = [*zip(weights, (0.5, 0.8, 0.2), strict=True), (_drawn(7, (1, 1, 7))[0], 0.25)]
-    return Exercise(right, cases, mistakes)
+    equal = torch.tensor([1.0, -1.0, 1.0, 2.0]).view(2, 2, 1)
+    cases += [(equal, 0.25), (equal, 0.0)]
+    return Exercise(right, cases, mistakes, seen_as=_sizes_kept)
 
 
 @exercise
