@@ -192,3 +192,12 @@ def test_a_slip_of_the_pen_is_shown_and_not_taken_for_another_mistake():
     assert not right
     assert "NameError" in hint
     assert "may be None" not in hint
+
+
+def test_a_dense_convolution_of_images_without_infinities_does_not_pass_as_a_living_one(capsys):
+    def dense(layer, images):
+        finite = torch.where(images.isfinite(), images, 0.0)
+        return torch.nn.functional.conv2d(finite, layer.weight, layer.bias, padding=1)
+
+    assert not checks.check_living_convolution(dense)
+    assert "that holds dead kernels" in capsys.readouterr().out
