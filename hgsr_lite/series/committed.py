@@ -18,7 +18,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 LIVE_FIGURE = "application/vnd.hgsr-lite.live+json"
 KEPT_CELL_METADATA = ("alt", "tags")
-TIME_LINE = re.compile(r"^\*\*Time:\*\* .*$", re.MULTILINE)
+TIME_LINE = re.compile(r"^\*\*Runs in:\*\* .*$", re.MULTILINE)
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _KERNEL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")
 _STYLED_TABLE = re.compile(r'<table id="(T_\w+)"')
@@ -139,16 +139,16 @@ def time_line(old: str, cpu_seconds: float, cores: int, gpu: tuple[str, float] |
 
     A device that was not measured is not named.
 
-    >>> time_line("**Time:** unknown.", 24.6, 2)
-    '**Time:** 25 s on 2 CPU cores.'
-    >>> time_line("**Time:** 25 s on 2 CPU cores; GPU: 9 s on one Model X.", 31.2, 2)
-    '**Time:** 31 s on 2 CPU cores; GPU: 9 s on one Model X.'
+    >>> time_line("**Runs in:** unknown.", 24.6, 2)
+    '**Runs in:** 25 s on 2 CPU cores.'
+    >>> time_line("**Runs in:** 25 s on 2 CPU cores; GPU: 9 s on one Model X.", 31.2, 2)
+    '**Runs in:** 31 s on 2 CPU cores; GPU: 9 s on one Model X.'
     """
     earlier = re.search(r"; GPU: .*(?=\.$)", old.strip())
     on_gpu = earlier[0] if earlier else ""
     if gpu is not None:
         on_gpu = f"; GPU: {_seconds(gpu[1])} on one {gpu[0]}"
-    return f"**Time:** {_seconds(cpu_seconds)} on {cores} CPU cores{on_gpu}."
+    return f"**Runs in:** {_seconds(cpu_seconds)} on {cores} CPU cores{on_gpu}."
 
 
 def _seconds(value: float) -> str:
@@ -156,7 +156,7 @@ def _seconds(value: float) -> str:
 
 
 def write_time_line(path: str | Path, cpu_seconds: float, cores: int, gpu: tuple[str, float] | None) -> str:
-    """Write measured times into the ``**Time:**`` line of a notebook's header cell; return the new line.
+    """Write measured times into the ``**Runs in:**`` line of a notebook's header cell; return the new line.
 
     Raises ``ValueError`` if the notebook has no such line.
     """
@@ -164,7 +164,7 @@ def write_time_line(path: str | Path, cpu_seconds: float, cores: int, gpu: tuple
     header = next((cell for cell in notebook.cells if "header" in cell.metadata.get("tags", [])), None)
     found = TIME_LINE.search(header.source) if header else None
     if found is None:
-        raise ValueError(f"{Path(path).name} has no line starting '**Time:** ' in a cell tagged 'header'.")
+        raise ValueError(f"{Path(path).name} has no line starting '**Runs in:** ' in a cell tagged 'header'.")
     line = time_line(found[0], cpu_seconds, cores, gpu)
     header.source = header.source[: found.start()] + line + header.source[found.end() :]
     nbformat.write(notebook, path)

@@ -21,9 +21,9 @@ def curves(runs: pd.DataFrame, gain: str) -> dict[str, pd.DataFrame]:
     """Mean test accuracy after fine-tuning at each of `LEVELS` of `gain`, by the name of the path.
 
     Of the penalties, the best path of each of the three methods that get furthest within a bearable loss
-    (see `choices`), and the authors' own; then cutting by size and by lot. A frame has a row for each level
-    from the path's mildest amount on that all seeds reach: `level`, `mean`, `±` (half of the 95 % interval,
-    NaN for one seed) and `seeds`. Paths that reach no level are left out.
+    (see `choices`), and the authors' own; then cutting by size and at random. A frame has a row for each
+    level from the path's mildest amount on that all seeds reach: `level`, `mean`, `±` (half of the 95 %
+    interval, NaN for one seed) and `seeds`. Paths that reach no level are left out.
     """
     found = accuracy_at(runs, gain, LEVELS).dropna(subset="mean")
     mildest = runs.groupby([*PATH, "amount"])[gain].mean().groupby(list(PATH)).min()
@@ -47,7 +47,7 @@ def curves(runs: pd.DataFrame, gain: str) -> dict[str, pd.DataFrame]:
 
 def _name(method: str, grouping: str, step: str, start: str, several_starts: bool) -> str:
     unit = {"feature": "input channels", "kernel": "kernels"}
-    ways = {"magnitude": "by size", "random": "by lot"}
+    ways = {"magnitude": "by size", "random": "at random"}
     name = (
         f"cut {unit.get(grouping, grouping)} {ways[method]}"
         if method in ways

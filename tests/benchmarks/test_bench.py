@@ -78,7 +78,7 @@ def test_what_is_said_of_accuracy_against_time_and_bytes_is_the_tables():
     assert f"as fast as `hsq_gl12` ({cut['median']:.1f} times)" in said
     forms = means.xs(WAYS[1], level="without")["median"]
     assert f"the dense one too, with {forms['dense']:.1f} times" in said
-    cuts = f"cut by lot {forms['random neuron 0.3']:.1f}, by size {forms['magnitude feature 0.3']:.1f}"
+    cuts = f"cut at random {forms['random neuron 0.3']:.1f}, by size {forms['magnitude feature 0.3']:.1f}"
     assert cuts in said
     best = "hsq_gl12 neuron fraction 160 proximal"
     ours, shown = forms[best], {*re.findall(r"`(\w+ [^`]+)` \|", worth_table(table))}

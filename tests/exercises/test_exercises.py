@@ -237,3 +237,12 @@ def test_an_answer_that_only_asks_the_package_does_not_pass(check, answer, capsy
 def test_the_nine_rows_by_heart_are_not_the_rule_of_a_1(capsys):
     plain = {(2, 2.0, 0.5), (1, 1.0, 2.0), (1, 1.0, 0.5)}
     assert not checks.check_sees_kernels(lambda *row: row not in plain)
+
+
+def test_a_dense_convolution_of_images_without_infinities_does_not_pass_as_a_living_one(capsys):
+    def dense(layer, images):
+        finite = torch.where(images.isfinite(), images, 0.0)
+        return torch.nn.functional.conv2d(finite, layer.weight, layer.bias, padding=1)
+
+    assert not checks.check_living_convolution(dense)
+    assert "that holds dead kernels" in capsys.readouterr().out

@@ -157,8 +157,13 @@ def own_bias_lost(layer, constants):
 
 
 def every_kernel_with_a_zero_skipped(layer, images):
-    weight = layer.weight * layer.weight.all(dim=3).all(dim=2)[..., None, None]
-    return nn.functional.conv2d(images.nan_to_num(posinf=0, neginf=0), weight, layer.bias, padding=1)
+    out = torch.zeros(len(images), layer.out_channels, *images.shape[2:], dtype=images.dtype)
+    if layer.bias is not None:
+        out += layer.bias.view(-1, 1, 1)
+    for o, i in layer.weight.all(dim=3).all(dim=2).nonzero().tolist():
+        kernel = layer.weight[o : o + 1, i : i + 1]
+        out[:, o] += nn.functional.conv2d(images[:, i : i + 1], kernel, padding=1)[:, 0]
+    return out
 
 
 def strength_upside_down(loss: list[Tensor], penalty: list[Tensor], fraction: float) -> float:

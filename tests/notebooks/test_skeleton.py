@@ -62,7 +62,7 @@ def header_tells_what_why_and_how_long(notebook: NotebookNode, path: Path) -> It
         f"a first line '# {page} · Title'": rf"\A# {page} · \S",
         "a launch row '**Run:** ...'": r"^\*\*Run:\*\* \S",
         "'**Prerequisites:** ...'": r"^\*\*Prerequisites:\*\* \S",
-        "a time from `make timings`": r"^\*\*Time:\*\* \d+ s on \d+ CPU cores(?:; GPU: \d+ s on .+)?\.$",
+        "a time from `make timings`": r"^\*\*Runs in:\*\* \d+ s on \d+ CPU cores(?:; GPU: \d+ s on .+)?\.$",
     }
     for what, pattern in wanted.items():
         if not re.search(pattern, first.source, re.MULTILINE):
@@ -322,7 +322,7 @@ HEADER = """# 01 · Groups
 
 **Run:** `make lab`
 
-**Time:** 12 s on 2 CPU cores.
+**Runs in:** 12 s on 2 CPU cores.
 
 **Objectives**
 - see a group

@@ -262,7 +262,7 @@ def test_many_widgets_do_not_stall_a_notebook(tmp_path, write_notebook):
 
 
 def test_a_measured_time_stands_in_the_header(tmp_path):
-    header = nbformat.v4.new_markdown_cell("# 00\n\n**Time:** unknown yet.\n\nMore.")
+    header = nbformat.v4.new_markdown_cell("# 00\n\n**Runs in:** unknown yet.\n\nMore.")
     header.metadata["tags"] = ["header"]
     path = tmp_path / "00_a.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[header, nbformat.v4.new_code_cell("1")]), path)

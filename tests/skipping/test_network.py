@@ -184,12 +184,19 @@ def test_a_layer_that_does_not_pay_stays_dense(monkeypatch):
     assert {layer.dense_because for layer in report.layers} == {"faster"}
     assert isinstance(small, DenseNetwork)
     assert report.left_dense == "no layer pays"
+    _, timed = hg.skip_dead_kernels(model, images, repeats=2, batches=(2,))
+    before, after, gain = timed.table().loc["milliseconds, batch 2"]
+    assert before > 0
+    assert math.isnan(after)
+    assert math.isnan(gain), "one form timed twice is no gain"
     alive = choice.choose_layer(nn.Conv2d(3, 3, 1), torch.Size((1, 3, 8, 8)), True)
     assert alive == (None, "no dead kernel")
     assert distance(model, small, images) < 1e-5
     monkeypatch.setattr(choice, "_seconds_of", lambda _, __, count, *___: (1.0, 2.0 if count == 1 else 0.1))
     small, report = hg.skip_dead_kernels(model, images, repeats=0)
     assert {layer.dense_because for layer in report.layers} == {"faster, for one image only"}
+    names = ", ".join(layer.name for layer in report.layers)
+    assert f"kept dense (faster, for one image only): {names}" in str(report).splitlines()
     for fresh in (images, images[:1], torch.randn(40, 3, 16, 16)):
         assert distance(model, small, fresh) < 1e-5
 

@@ -97,7 +97,7 @@ def test_penalties_that_get_furthest_stand_beside_both_controls_and_the_authors_
     shown = curves(digits, gain)
     controls = [name for name in shown if is_baseline(name)]
     unit = {"parameters removed": "input channels", "dead kernels": "kernels"}[gain]
-    assert controls == [f"cut {unit} by size", f"cut {unit} by lot"]
+    assert controls == [f"cut {unit} by size", f"cut {unit} at random"]
     penalties = [name.split(",")[0] for name in shown if not is_baseline(name)]
     assert 3 <= len(penalties) <= 4
     assert len(set(penalties)) == len(penalties)

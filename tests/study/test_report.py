@@ -156,13 +156,20 @@ def numbers_of_the_digits(runs: pd.DataFrame) -> set[str]:
         the(by_size, method="gl12", **FEATURE),
         the(by_size, method="hsqrt_gl", **FEATURE),
         the(plain, method="hsqrt_gl", **FEATURE),
+        the(quarter, method="hsqrt_gl", **FEATURE),
+        the(plain_kernels, method="hsqrt_gl", **FEATURE),
         the(quarter, method="hsq_gl12", **FEATURE),
     ]
+    assert len(kernels) == 13, "what the words call the rows of that table"
     group_lasso = the(plain, method="hsqrt_gl", **FEATURE)
     assert (group_lasso["reach"], group_lasso["plain's reach"]) == (5, 3), "what the words call three of five"
     signs = [row["difference"] > 0 for row in compared]
-    assert signs == [True] * 5 + [False], "what the words call above and below"
-    said.add(percent(the(plain_kernels, method="hsq_gl12", **FEATURE), "difference"))
+    assert signs == [True] * 7 + [False], "what the words call above and below"
+    alike = the(plain_kernels, method="hsq_gl12", **FEATURE)
+    said |= {percent(alike, "difference"), f"{alike['p (Holm)']:.3f}"}
+    least_work = runs[(runs["method"] == "magnitude") & (runs["unit"] == "feature") & (runs["share"] == 0.3)]
+    for what in ("parameters removed", TUNED[1]):
+        said.add(percent(summary(least_work, what, ["method"]).iloc[0]))
     return (
         said
         | window_of(runs)
@@ -215,6 +222,21 @@ def test_what_the_words_say_without_a_number_holds_too():
         "hsqrt_gl": 7,
         "hsqrt_gl12": 7,
     }
+    text = " ".join((STUDIES / "README.md").read_text(encoding="utf-8").split())
+    tens, dense = (
+        runs[
+            (runs["method"] == "gl12")
+            & (runs["amount"] == 10)
+            & (runs[list(FEATURE)] == pd.Series(FEATURE)).all(axis=1)
+        ],
+        runs[runs["method"] == "dense"],
+    )
+    before, after = (
+        [f"{100 * rows[what].mean():.1f}" for rows in (tens, dense)]
+        for what in ("validation accuracy after zeroing", TUNED[0])
+    )
+    assert f"has {before[0]} % on the validation part after zeroing (dense {before[1]})" in text
+    assert f"after fine-tuning {after[0]} (dense {after[1]})" in text
     gradient = the(choices(runs, "dead kernels"), method="hsq_gl12", grouping="neuron", step="gradient")
     proximal = the(choices(runs, "dead kernels"), method="hsq_gl12", **NEURON)
     assert (proximal["amount"], gradient["amount"]) == (160, 8)
@@ -255,6 +277,10 @@ def test_what_is_said_of_cifar10_is_the_table_s():
         f"{100 * share:.1f}" for share in shares
     }
     proximal = runs[runs["step"] == "proximal"]
+    tenth = [
+        the(proximal, method=m, grouping="feature", fraction=0.1)[TUNED[1]] for m in ("gl12", "hsqrt_gl")
+    ]
+    assert f"are down to {100 * tenth[0]:.1f} and {100 * tenth[1]:.1f}" in words
     assert proximal[proximal["fraction"] >= 0.3][TUNED[0]].max() < dense[TUNED[0]] - 0.01
     mild = runs.pivot_table("dead kernels", ["method", "grouping"], ["step", "fraction"])
     pairs = mild[[("proximal", 0.1), ("gradient", 0.01)]].dropna()
@@ -359,7 +385,7 @@ CUT_IN_WORDS = {
     "feature": "input channels",
     "neuron": "output channels",
     "magnitude": "by size",
-    "random": "by lot",
+    "random": "at random",
 }
 
 
@@ -425,6 +451,45 @@ def test_what_is_said_of_the_number_of_channels_is_the_tables():
     assert [(row["reach"], row["plain's reach"]) for row in group_lasso] == [(4, 0), (5, 3), (5, 5)]
     assert group_lasso[2]["difference"] > 0
     assert f"{percent(group_lasso[2], 'difference')} points below" in words
+
+
+def test_what_is_said_of_cuts_of_channels_and_of_narrower_networks_is_the_tables():
+    words = (STUDIES / "README.md").read_text(encoding="utf-8")
+    words = words.partition("## What the number of channels changes")[2].partition("\n## ")[0]
+    words = " ".join(words.split())
+    tables = [prepared(read_table(STUDIES / f"{name}.csv")) for name in SAME_PATHS[:3]]
+    by_size = [differences(runs, "parameters removed", 0.5, "feature") for runs in tables]
+    plain = [the(found, method="gl12", **FEATURE) for found in by_size]
+    assert [row["difference"] > 0 for row in plain] == [True, True, False]
+    first, second, third = (percent(row, "difference") for row in plain)
+    assert f"is {first} and {second} points above cutting input channels by size" in words
+    assert f"and {third} *below* at the full width" in words
+    ahead = [the(found, method="hsqrt_gl", **FEATURE) for found in by_size]
+    assert all(row["difference"] > 0 for row in ahead)
+    first, second, third = (percent(row, "difference") for row in ahead)
+    assert f"`hsqrt_gl` {first}, {second} and {third} above" in words
+    assert min(row["p (Holm)"] for row in [*plain, *ahead]) > 0.05
+    wide = accuracy_at(tables[2], "parameters removed", [0.75])
+    cut = wide[wide["step"] == "cut"].dropna(subset="mean")
+    best = cut.loc[cut["mean"].idxmax()]
+    assert (best["method"], best["grouping"]) == ("random", "neuron")
+    assert f"has {percent(the(wide, method='hsqrt_gl', **FEATURE))}, the best cut {percent(best)}" in words
+    furthest = the(choices(tables[2], "parameters removed"), method="hsqrt_gl", **FEATURE)
+    gone, left = percent(furthest, "parameters removed", "± "), percent(furthest, "test accuracy")
+    assert f"it has {gone} of the parameters gone at {left}" in words
+    kernels = the(differences(tables[2], "dead kernels", 0.8, "kernel"), method="hsq_gl12", **FEATURE)
+    assert (
+        f"is {percent(kernels, 'difference')} points above cutting by size (p {kernels['p (Holm)']:.3f})"
+        in words
+    )
+    for runs, narrower in ((tables[2], tables[1]), (tables[1], tables[0])):
+        thinned = runs[(runs["method"] == "gl12") & (runs["amount"] == 10) & (runs["step"] == "proximal")]
+        thinned = thinned[thinned["grouping"] == "feature"]
+        left = percent(summary(thinned, TUNED[1], ["method"]).iloc[0])
+        assert f"{thinned['parameters left'].mean():,.0f} of the" in words
+        dense = percent(accuracy_of_dense(narrower))
+        assert f"at {left}, where the dense" in words
+        assert f"has {narrower['parameters'].iloc[0]:,.0f} and {dense}" in words
 
 
 def test_on_the_structure_there_is_no_verdict_as_the_words_say():

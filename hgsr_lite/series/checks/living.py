@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.overrides import TorchFunctionMode
 
 from hgsr_lite.series.checks.engine import Answer, Exercise, exercise
 
@@ -27,6 +28,29 @@ def layer_with_dead_kernels(channels: int, seed: int, bias: bool = True) -> nn.C
     layer.weight[0, 0, 1, 1] = 0  # one zero makes no dead kernel
     layer.weight[1, 0] = torch.tensor([[1.0, 0.0, -1.0]] * 3)  # nor does a sum of zero
     return layer
+
+
+class DeadKernelError(Exception):
+    """What a convolution with a dead kernel raises while an answer is checked: it multiplies by that, too."""
+
+
+class _WithoutDeadKernels(TorchFunctionMode):
+    """Calls of torch's functions, of which convolutions with a dead kernel are refused."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in {"conv2d", "convolution"}:
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            if not (weight != 0).flatten(2).any(-1).all():
+                raise DeadKernelError
+        return func(*args, **(kwargs or {}))
+
+
+def _without_dead_kernels(answer: Answer) -> Answer:
+    def asked(layer: nn.Conv2d, images: Tensor) -> Tensor:
+        with _WithoutDeadKernels():
+            return answer(layer, images)
+
+    return asked
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:
@@ -70,8 +94,11 @@ def check_living_convolution() -> Exercise:
         return right(layer, images)
 
     mistakes = {
-        "NaN: a dead kernel was multiplied, and zero times infinity is none. Go through the living only.": (
+        "A convolution that holds dead kernels multiplies by them, too. Go through the living only.": (
             lambda layer, images: layer(images)
+        ),
+        "NaN: a dead kernel was multiplied, and zero times infinity is none. Go through the living only.": (
+            summed(alive=lambda w: torch.ones(w.shape[:2]))
         ),
         "The bias is missing: each output begins with it.": (
             lambda layer, images: right(layer, images) - _bias(layer)
@@ -94,4 +121,5 @@ def check_living_convolution() -> Exercise:
         (layer_with_dead_kernels(4, seed=3), _images(4, 1.0, seed=4)),
         (layer_with_dead_kernels(3, seed=5, bias=False), _images(3, math.inf, seed=6)),
     ]
-    return Exercise(right, cases, mistakes, tolerance=1e-3)  # sums in another order round otherwise
+    tolerance = 1e-3  # sums in another order round otherwise
+    return Exercise(right, cases, mistakes, tolerance, seen_as=_without_dead_kernels)
