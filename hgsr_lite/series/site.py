@@ -1,4 +1,4 @@
-"""The series as a static site: notebooks, glossary, reference and studies as pages that need no network."""
+"""The series, glossary, reference, studies and benchmarks as a static site whose pages need no network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+_ROOMS = ("studies/README.md", "benchmarks/README.md")
+"""Pages that on the site are called after their folder."""
 
 
 def heading_slug(heading: str) -> str:
@@ -27,12 +30,13 @@ def page_name(path: str) -> str:
     """
     if path == "README.md":
         return "index.html"
-    name = path.removeprefix("notebooks/").removeprefix("studies/")
-    return "studies.html" if name == "README.md" else f"{name.rpartition('.')[0]}.html"
+    if path in _ROOMS:
+        return f"{path.partition('/')[0]}.html"
+    return f"{path.removeprefix('notebooks/').removeprefix('studies/').rpartition('.')[0]}.html"
 
 
 def lay_out(repository: Path, sources: Path) -> None:
-    """Gather in `sources` all that Sphinx reads: `site/`, the notebooks with their solutions, the studies.
+    """Gather in `sources` all that Sphinx reads: `site/`, notebooks with solutions, studies, benchmarks.
 
     Links between pages work unchanged, because pages keep their places relative to one another.
     """
@@ -40,14 +44,17 @@ def lay_out(repository: Path, sources: Path) -> None:
     shutil.copytree(repository / "site", sources)
     notebooks = repository / "notebooks"
     pages = [*notebooks.glob("*.ipynb"), notebooks / "glossary.md", *(repository / "studies").glob("*.md")]
+    pages.append(repository / "benchmarks" / "README.md")
     for path in pages:
         name = page_name(path.relative_to(repository).as_posix()).replace(".html", path.suffix)
         text = path.read_text(encoding="utf-8")
-        text = text.replace("](../studies/README.md", "](studies.md")
+        for room in _ROOMS:
+            text = text.replace(f"](../{room}", f"]({room.partition('/')[0]}.md")
         text = text.replace("](../studies/", "](").replace("](../notebooks/", "](")
         (sources / name).write_text(text, encoding="utf-8")
     for folder in ("images", "solutions"):
         shutil.copytree(notebooks / folder, sources / folder)
+    shutil.copytree(repository / "benchmarks" / "results", sources / "results")
     solutions = sorted(path.stem for path in (sources / "solutions").glob("*.ipynb"))
     contents = "\n".join(["# Solutions", "", "```{toctree}", *solutions, "```", ""])
     (sources / "solutions" / "index.md").write_text(contents, encoding="utf-8")
