@@ -97,7 +97,7 @@ def judge(fault: Fault, trial: Callable[[], str | None], limit: float) -> Verdic
 
 def _limit(tests: Sequence[trials.Timed]) -> float:
     """How long tests may take, by what they take without a fault."""
-    return 60 + 3 * sum(test.seconds for test in tests)
+    return 90 + 3 * sum(test.seconds for test in tests)
 
 
 def _path(name: str) -> Path:
