@@ -135,6 +135,7 @@ def numbers_of_the_digits(runs: pd.DataFrame) -> set[str]:
         the(half, method="magnitude", **BY_CHANNEL),
         the(most, method="magnitude", **BY_CHANNEL),
         the(most, method="random", **BY_CHANNEL),
+        best_cut(most),
         best_penalty(most),
     ]
     shares = [(small, "gl12", FEATURE), (small, "hsqrt_gl", FEATURE), (small, "hsqrt_gl12", FEATURE)]
@@ -191,6 +192,11 @@ def accuracy_of_dense(runs: pd.DataFrame) -> pd.Series:
     return summary(runs[runs["method"] == "dense"], TUNED[1], ["start"]).iloc[0]
 
 
+def best_cut(found: pd.DataFrame) -> pd.Series:
+    cuts = found[found["step"] == "cut"].dropna(subset="mean")
+    return cuts.loc[cuts["mean"].idxmax()]
+
+
 def best_penalty(found: pd.DataFrame) -> pd.Series:
     penalties = found[found["step"] != "cut"].dropna(subset="mean")
     return penalties.loc[penalties["mean"].idxmax()]
@@ -203,7 +209,7 @@ def test_every_number_in_the_words_about_the_digits_is_the_tables_and_none_is_mi
     said = set(re.findall(r"\d+\.\d ± \d+\.\d|(?<=p )0\.\d{3}", words))
     assert said == numbers_of_the_digits(runs)
     assert f"All {len(runs):,} runs are made" in words
-    assert runs.groupby("seed").size().tolist() == [343] * 5
+    assert runs.groupby("seed").size().tolist() == [359] * 5
 
 
 def test_what_the_words_say_without_a_number_holds_too():
@@ -289,11 +295,11 @@ def test_what_is_said_of_cifar10_is_the_table_s():
     assert f"by at most {100 * apart:.1f} points" in words
 
 
-def along(runs: pd.DataFrame, level: float, *path: str) -> pd.Series:
-    """Accuracy by seed where a path (method, grouping, step) has this share of dead kernels."""
+def along(runs: pd.DataFrame, level: float, *path: str, gain: str = "dead kernels") -> pd.Series:
+    """Accuracy by seed where a path (method, grouping, step) has this share, of dead kernels or another."""
     names = ["method", "grouping", "step"]
     mine = runs[(runs[names] == pd.Series(path, names)).all(axis=1)]
-    found = at_levels(mine, [level], gain="dead kernels", chosen_by=TUNED[0], reported=TUNED[1], path=PATH)
+    found = at_levels(mine, [level], gain=gain, chosen_by=TUNED[0], reported=TUNED[1], path=PATH)
     return found.set_index("seed")[TUNED[1]]
 
 
@@ -470,10 +476,20 @@ def test_what_is_said_of_cuts_of_channels_and_of_narrower_networks_is_the_tables
     assert f"`hsqrt_gl` {first}, {second} and {third} above" in words
     assert min(row["p (Holm)"] for row in [*plain, *ahead]) > 0.05
     wide = accuracy_at(tables[2], "parameters removed", [0.75])
-    cut = wide[wide["step"] == "cut"].dropna(subset="mean")
-    best = cut.loc[cut["mean"].idxmax()]
+    best = best_cut(wide)
     assert (best["method"], best["grouping"]) == ("random", "neuron")
-    assert f"has {percent(the(wide, method='hsqrt_gl', **FEATURE))}, the best cut {percent(best)}" in words
+    assert f"it has {percent(the(wide, method='hsqrt_gl', **FEATURE))} at the full width" in words
+    assert f"output channels at random with {percent(best)}" in words
+    further = the(differences(tables[2], "parameters removed", 0.75, "feature"), method="hsqrt_gl", **FEATURE)
+    of_size = f"{percent(further, 'difference')} points above that cut (p {further['p (Holm)']:.3f})"
+    assert of_size in words
+    assert further["difference"] > 0
+    paths = [("hsqrt_gl", "feature", "proximal"), ("random", "neuron", "cut")]
+    first, second = (along(tables[2], 0.75, *path, gain="parameters removed") for path in paths)
+    apart = first - second
+    half = confidence_half_width(pd.Series([apart.std()]), pd.Series([apart.count()]))[0]
+    assert f"but {100 * apart.mean():.1f} ± {100 * half:.1f} above the best one" in words
+    assert 0 < apart.mean() < half, "which may be luck"
     furthest = the(choices(tables[2], "parameters removed"), method="hsqrt_gl", **FEATURE)
     gone, left = percent(furthest, "parameters removed", "± "), percent(furthest, "test accuracy")
     assert f"it has {gone} of the parameters gone at {left}" in words
