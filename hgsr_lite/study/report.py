@@ -23,6 +23,7 @@ from hgsr_lite.study.verdicts import (
     against_plain,
     choices,
     markdown_table,
+    on_paths,
     prepared,
 )
 
@@ -47,7 +48,7 @@ def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = N
         "## Dense, the same budget",
         markdown_table(dense.rename(columns={"mean": "test accuracy"})),
         f"## Furthest within {LOSS_ALLOWED:.0%} of dense: penalties, and the best cut",
-        "`amount`: a penalty's calibrated fraction, or the share that is cut.",
+        "`amount`: a penalty's calibrated fraction (where it is given, its strength), or the share that is cut.",
         *[markdown_table(choices(runs, goal)) for goal in GOALS],
         "## Does the hierarchy help? Each penalty minus the plain one of its family",
         *_hierarchy(runs),
@@ -68,8 +69,8 @@ def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = N
         "## Area under each front",
         "Share of multiply-accumulates saved, and test accuracy after fine-tuning, both from 0 to 1.",
         markdown_table(_areas(runs)),
-        "## Strengths that were given, not calibrated",
-        markdown_table(_given(runs)),
+        "## On no path: a penalty mixed with l1",
+        markdown_table(_mixed(runs)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -134,7 +135,7 @@ def differences(runs: pd.DataFrame, gain: str, level: float, unit: str) -> pd.Da
 
     Raises `ValueError` where there is no such pruning.
     """
-    paths = runs[(runs["method"] != "dense") & (runs["fraction"].notna() | runs["share"].notna())]
+    paths = on_paths(runs)
     options = {"gain": gain, "chosen_by": TUNED[0], "reported": TUNED[1], "path": PATH}
     found = at_levels(paths, [level], **options)
     start = runs.loc[runs["method"] == "magnitude", "start"]
@@ -166,7 +167,7 @@ def _areas(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs.assign(saved=1 - runs["MACs left"] / runs["MACs"])
     areas = [
         {**dict(zip([*PATH, "seed"], key, strict=True)), "area": hypervolume(rows["saved"], rows[TUNED[1]])}
-        for key, rows in runs[runs["method"] != "dense"].groupby([*PATH, "seed"], sort=False, dropna=False)
+        for key, rows in on_paths(runs).groupby([*PATH, "seed"], sort=False, dropna=False)
         if rows["amount"].nunique() >= FEWEST_POINTS
     ]
     if not areas:
@@ -174,8 +175,8 @@ def _areas(runs: pd.DataFrame) -> pd.DataFrame:
     return summary(pd.DataFrame(areas), "area", PATH).sort_values("mean", ascending=False)
 
 
-def _given(runs: pd.DataFrame) -> pd.DataFrame:
-    given = runs[runs["penalty"].notna() & runs["fraction"].isna()]
+def _mixed(runs: pd.DataFrame) -> pd.DataFrame:
+    mixed = runs[runs["l1_mix"] > 0]
     columns = [
         "method",
         "l1_mix",
@@ -186,4 +187,4 @@ def _given(runs: pd.DataFrame) -> pd.DataFrame:
         "below tolerance",
         "parameters removed",
     ]
-    return given[columns]
+    return mixed[columns]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from hgsr_lite.study.verdicts import PATH, TUNED, accuracy_at, choices
+from hgsr_lite.study.verdicts import PATH, TUNED, accuracy_at, choices, on_paths
 from hgsr_lite.training import RANKINGS
 
 CURVES = {"parameters removed": "feature", "dead kernels": "kernel"}
@@ -26,7 +26,7 @@ def curves(runs: pd.DataFrame, gain: str) -> dict[str, pd.DataFrame]:
     interval, NaN for one seed) and `seeds`. Paths that reach no level are left out.
     """
     found = accuracy_at(runs, gain, LEVELS).dropna(subset="mean")
-    mildest = runs.groupby([*PATH, "amount"])[gain].mean().groupby(list(PATH)).min()
+    mildest = on_paths(runs).groupby([*PATH, "amount"])[gain].mean().groupby(list(PATH)).min()
     begins = mildest.reindex(pd.MultiIndex.from_frame(found[list(PATH)])).to_numpy()
     found = found[found["level"] >= begins]
     furthest = choices(runs, gain, most=len(runs))

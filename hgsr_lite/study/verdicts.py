@@ -32,15 +32,23 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def on_paths(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that stand on a path: cuts, and penalties by themselves.
+
+    A dense network has no amount; a penalty mixed with l1, as the authors released theirs, is another method.
+    """
+    return runs[(runs["method"] != "dense") & ~(runs["l1_mix"] > 0)]
+
+
 def accuracy_at(
     table: pd.DataFrame, gain: str, levels: Sequence[float], columns: tuple[str, str] = TUNED
 ) -> pd.DataFrame:
     """For each path and level of `gain`: the mean test accuracy over seeds, its half interval, the seeds.
 
-    `columns` are what chooses and what is reported. Dense networks and given strengths have no path.
+    `columns` are what chooses and what is reported.
     """
     chosen_by, reported = columns
-    paths = table[(table["method"] != "dense") & (table["fraction"].notna() | table["share"].notna())]
+    paths = on_paths(table)
     sizes = paths.groupby([*PATH, "seed"], dropna=False)["amount"].transform("nunique")
     options = {"gain": gain, "chosen_by": chosen_by, "reported": reported, "path": PATH}
     paths = paths[sizes >= FEWEST_POINTS]
@@ -58,7 +66,7 @@ def against_plain(runs: pd.DataFrame, gain: str, level: float) -> pd.DataFrame:
     seeds in which each gets to the level at all. Left out: pairs of which neither ever does, and pairs of
     which one has no runs, which says nothing about it.
     """
-    paths = runs[runs["fraction"].notna()]
+    paths = on_paths(runs[runs["penalty"].notna()])
     found = at_levels(paths, [level], gain=gain, chosen_by=TUNED[0], reported=TUNED[1], path=PATH)
     found = found.dropna(subset=TUNED[1])
     reach = found.groupby(list(PATH))["seed"].nunique()
@@ -87,7 +95,7 @@ def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, m
     `most` penalties, then the best control, each with half of its mean's 95 % interval.
     """
     dense = runs[runs["method"] == "dense"].groupby("start")[TUNED[0]].mean()
-    groups = runs[runs["fraction"].notna() | runs["share"].notna()].groupby([*PATH, "amount"])
+    groups = on_paths(runs).groupby([*PATH, "amount"])
     means = groups[[goal, TUNED[0], TUNED[1]]].mean()
     half = {
         name: confidence_half_width(groups[name].std(), groups[name].count()) for name in (goal, TUNED[1])

@@ -88,6 +88,25 @@ def test_a_study_that_has_hardly_begun_has_a_page(table):
     assert "No path reaches any of these levels yet" in text
 
 
+def test_strengths_that_are_given_make_a_path_as_fractions_do():
+    rows = [run("dense", 0, 0, 0, 0.9)]
+    rows += [run("gl", None, 0, dead, right, strength=dead / 100) for dead, right in ((0.4, 0.9), (0.6, 0.8))]
+    rows += [run("gl12", None, 0, 0.5, 0.9, strength=0.1)]
+    runs = prepared(with_paths(pd.DataFrame(rows)))
+    found = accuracy_at(runs, "dead kernels", [0.5]).set_index("method")["mean"]
+    assert found.to_dict() == {"gl": pytest.approx(0.85)}, "one point is no path"
+    assert choices(runs, "dead kernels").set_index("method")["amount"].to_dict() == {"gl": 0.004, "gl12": 0.1}
+    assert "## On no path: a penalty mixed with l1\n\nNothing yet." in page(runs, "A study")
+
+
+def test_a_penalty_mixed_with_l1_is_on_no_path_and_in_no_area(table):
+    mixed = run("gl", None, 0, 0.9, 0.9, strength=1e-3) | {"l1_mix": 0.5, "MACs left": 0.1}
+    more = pd.concat([table, with_paths(pd.DataFrame([mixed]))], ignore_index=True)
+    before, after = (page(each, "A study").split("## On no path")[0] for each in (table, more))
+    assert after.replace("17 runs (seed 0: 7", "16 runs (seed 0: 6") == before
+    assert "| gl | 0.500 | he |" in page(more, "A study").split("## On no path")[1]
+
+
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
 def test_committed_tables_are_whole_and_their_pages_made_from_them(path):
     study = Study.read(path)
