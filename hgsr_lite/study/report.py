@@ -48,7 +48,7 @@ def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = N
         "## Dense, the same budget",
         markdown_table(dense.rename(columns={"mean": "test accuracy"})),
         f"## Furthest within {LOSS_ALLOWED:.0%} of dense: penalties, and the best cut",
-        "`amount`: a penalty's calibrated fraction (where it is given, its strength), or the share that is cut.",
+        "`amount`: a penalty's calibrated fraction (or the strength, if given), or the share that is cut.",
         *[markdown_table(choices(runs, goal)) for goal in GOALS],
         "## Does the hierarchy help? Each penalty minus the plain one of its family",
         *_hierarchy(runs),
