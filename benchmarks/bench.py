@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 import hgsr_lite as hg
-from benchmarks import skipping, worth
+from benchmarks import layers, skipping, worth
 from benchmarks.measurements import (
     DEVICE,
     GROUP_PENALTIES,
@@ -123,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plot_sizes(table, options.out / "size.png")
     if DEVICE.type == "cpu":  # dead kernels are skipped there only, and the figures need no GPU
         same = ["--out", str(options.out), *(["--quick"] if options.quick else [])]
+        layers.main(same)
         skipping.main(same)
         worth.main(same)
         _time_figures(same)

@@ -33,6 +33,15 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: hg.build_model("resnet18", in_channels=3, num_classes=10, seed=0),
     "torchvision resnet18": torchvision.models.resnet18,
 }
+SMALL_AND_LARGE: dict[str, Callable[[], nn.Module]] = {
+    "digits_cnn": lambda: hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=0),
+    **NETWORKS,
+}
+IMAGES = dict.fromkeys(NETWORKS, (3, 32, 32)) | {
+    "digits_cnn": (1, 8, 8),
+    "torchvision resnet18": (3, 224, 224),
+}
+"""The shape of the images that each of them is timed on."""
 Row = dict[str, Any]
 
 

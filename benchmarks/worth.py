@@ -1,16 +1,18 @@
-"""What dead channels, dead kernels and both are worth: accuracy against time and bytes, over five seeds.
+"""What dead channels, dead kernels and both are worth: accuracy against time and bytes, over the seeds.
 
-    python -m benchmarks.worth [--quick]
+    python -m benchmarks.worth [--quick] [--study cifar10] [--networks FOLDER]
 
-Networks made anew by the recipes of `studies/digits.toml` (trained, zeroed, dead channels removed, and
-fine-tuned; on another machine than the study's they end an image or three elsewhere). Each as it is then,
-at its best dense form, and without its dead kernels too, in turn with the dense network of the same seed.
-One thread. Writes `worth.csv` and `worth.png`.
+Networks made anew by the recipes of a study (trained, zeroed, dead channels removed, and fine-tuned; on
+another machine than the study's they end elsewhere, by an image or three of the digits). Each as it is then,
+at its best dense form, and without its dead kernels too, in turn with the dense network of the same seed. One
+thread. The digits take minutes; CIFAR-10 takes hours, so that its networks can be kept in a folder, from
+where the next call takes them. Writes `worth.csv` and `worth.png`, or `worth_cifar10.*`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -22,45 +24,94 @@ from torch.fx.experimental.optimization import fuse
 from tqdm import tqdm
 
 import hgsr_lite as hg
+from benchmarks.dense_forms import called_on, threads
 from benchmarks.measurements import interleaved
 from benchmarks.options import options_of
-from benchmarks.skipping import FORMATS, called_on, threads
 from hgsr_lite.figures import COLORS, MARKERS
-from hgsr_lite.skipping import DenseNetwork
+from hgsr_lite.skipping import FORMATS, DenseNetwork
 from hgsr_lite.study import Study, confidence_half_width, network_of
 from hgsr_lite.training import Recipe, accuracy
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 DENSE = "dense"
-PATHS = {
-    "hsq_gl12": [f"hsq_gl12 neuron fraction {amount} proximal" for amount in (40, 80, 160, 320)],
-    "gl12": [f"gl12 feature fraction {amount} proximal" for amount in (7, 10, 15)],
-    "l1": [f"l1 feature fraction {amount} proximal" for amount in (20, 40, 80, 160)],
-    "channels cut at random": [f"random neuron {share}" for share in (0.3, 0.5, 0.8)],
-    "channels cut by size": [f"magnitude feature {share}" for share in (0.3, 0.5, 0.8)],
-    "kernels cut by size": [f"magnitude kernel {share}" for share in (0.5, 0.8, 0.9)],
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared: paths of a study, each from mild to harsh, and how its picture is drawn."""
+
+    study: str
+    seeds: tuple[int, ...]
+    paths: Mapping[str, Sequence[str]]
+    times: Sequence[float]
+    sizes: Sequence[int]
+    accuracies: tuple[float, float]
+    name: str = "worth"
+
+
+COMPARISONS = {
+    "digits": Comparison(
+        "digits",
+        (0, 1, 2, 3, 4),
+        {
+            "hsq_gl12": [f"hsq_gl12 neuron fraction {amount} proximal" for amount in (40, 80, 160, 320)],
+            "gl12": [f"gl12 feature fraction {amount} proximal" for amount in (7, 10, 15)],
+            "l1": [f"l1 feature fraction {amount} proximal" for amount in (20, 40, 80, 160)],
+            "channels cut at random": [f"random neuron {share}" for share in (0.3, 0.5, 0.8)],
+            "channels cut by size": [f"magnitude feature {share}" for share in (0.3, 0.5, 0.8)],
+            "kernels cut by size": [f"magnitude kernel {share}" for share in (0.5, 0.8, 0.9)],
+        },
+        times=(1.6, 1.8, 2, 2.2, 2.4),
+        sizes=(50_000, 20_000, 10_000, 5_000),
+        accuracies=(92, 99.5),
+    ),
+    "cifar10": Comparison(
+        "cifar10_strengths",
+        (3, 4, 5),
+        {
+            "hsq_gl12": [f"hsq_gl12 neuron strength {amount}" for amount in (0.00015, 0.00022, 0.00036)],
+            "gl12": [f"gl12 feature strength {amount}" for amount in (0.008, 0.012, 0.016)],
+            "l1": [f"l1 feature strength {amount}" for amount in (0.002, 0.003, 0.0045)],
+            "channels cut at random": [f"random neuron {share}" for share in (0.2, 0.3)],
+            "channels cut by size": [f"magnitude neuron {share}" for share in (0.2, 0.3)],
+            "kernels cut by size": [f"magnitude kernel {share}" for share in (0.5, 0.8)],
+        },
+        times=(1, 1.5, 2, 2.5, 3),
+        sizes=(250_000, 200_000, 150_000, 100_000),
+        accuracies=(55, 68),
+        name="worth_cifar10",
+    ),
 }
-"""What is compared, each from mild to harsh: the hierarchical penalty, its rivals, and the cuts."""
 WAYS = ("channels", "channels and kernels")
 """What is left out: dead channels, or dead kernels as well. A dense network has neither: what it gains in
 the second form is the form's."""
-TICKS = {"median": [1.6, 1.8, 2, 2.2, 2.4], "bytes": [50_000, 20_000, 10_000, 5_000]}
 BATCH = 128
 
 
-def recipes(amounts: Sequence[str], seeds: int) -> list[Recipe]:
-    """The study's recipes of these names, for the first seeds."""
-    every = Study.read(STUDIES / "digits.toml").grid.recipes
-    return [recipe for name in amounts for recipe in every if recipe.name in _names(name, seeds)]
+def recipes(study: Study, amounts: Sequence[str], seeds: Sequence[int]) -> list[Recipe]:
+    """The study's recipes of these names, for these seeds."""
+    names = [f"{name} seed {seed}" for name in amounts for seed in seeds]
+    every = {recipe.name: recipe for recipe in study.grid.recipes}
+    return [every[name] for name in names]
 
 
-def _names(name: str, seeds: int) -> set[str]:
-    return {f"{name} seed {seed}" for seed in range(seeds)}
+def network(recipe: Recipe, data: hg.Data, folder: Path | None) -> nn.Module:
+    """The network that a recipe ends with: from the folder, or made, and kept there."""
+    if folder is None:
+        return network_of(recipe, data).eval()
+    place = folder / f"{recipe.name}.pt"
+    if not place.exists():
+        made, part = network_of(recipe, data), place.with_suffix(".part")
+        torch.save(made, part)
+        part.replace(place)
+    return torch.load(place, weights_only=False).eval()  # a whole network, which this program wrote itself
 
 
-def rows_of(path: str, recipe: Recipe, dense: nn.Module, data: hg.Data, rounds: int) -> list[dict]:
+def rows_of(
+    path: str, recipe: Recipe, model: nn.Module, dense: nn.Module, data: hg.Data, rounds: int
+) -> list[dict]:
     """One network of the study: its accuracy, and what it costs, a row for each way."""
-    model, images = network_of(recipe, data).eval(), data.train.images[:BATCH]
+    images = data.train.images[:BATCH]
     with torch.inference_mode(), threads(1):
         small, report = hg.skip_dead_kernels(model, images, repeats=0)
         forms = {f"dense {form}": run for form, run in _forms(dense, images).items()}
@@ -91,17 +142,21 @@ def _best(seconds: dict[str, np.ndarray], start: str) -> float:
     return min(float(np.median(each)) for name, each in seconds.items() if name.startswith(start))
 
 
-def measure(quick: bool) -> pd.DataFrame:
+def measure(comparison: Comparison, quick: bool, folder: Path | None = None) -> pd.DataFrame:
     """Every row; `quick` takes the first two paths, one amount, one seed, few rounds."""
-    data = Study.read(STUDIES / "digits.toml").grid.images.load()
-    seeds, rounds = (1, 3) if quick else (5, 51)
-    paths = {name: amounts[:1] for name, amounts in list(PATHS.items())[:2]} if quick else PATHS
-    dense = {recipe.seed: network_of(recipe, data) for recipe in recipes([DENSE], seeds)}
-    jobs = [(DENSE, recipe) for recipe in recipes([DENSE], seeds)]
-    jobs += [(path, recipe) for path, amounts in paths.items() for recipe in recipes(amounts, seeds)]
-    rows = [
-        row for path, recipe in tqdm(jobs) for row in rows_of(path, recipe, dense[recipe.seed], data, rounds)
-    ]
+    study = Study.read(STUDIES / f"{comparison.study}.toml")
+    seeds, rounds = (comparison.seeds[:1], 3) if quick else (comparison.seeds, 51)
+    paths = {DENSE: [DENSE], **comparison.paths}
+    if quick:
+        paths = {name: amounts[:1] for name, amounts in list(paths.items())[:3]}
+    jobs = [(path, recipe) for path, amounts in paths.items() for recipe in recipes(study, amounts, seeds)]
+    rows, dense = [], {}
+    for path, recipe in tqdm(jobs):
+        data = study.grid.images.of_run(study.data, recipe.seed)
+        model = network(recipe, data, folder)
+        if path == DENSE:
+            dense[recipe.seed] = model
+        rows += rows_of(path, recipe, model, dense[recipe.seed], data, rounds)
     return pd.DataFrame(rows)
 
 
@@ -141,7 +196,7 @@ def worth_table(table: pd.DataFrame, loss_allowed: float = 0.01) -> str:
     return "\n".join(lines)
 
 
-def plot(table: pd.DataFrame, path: Path) -> None:
+def plot(table: pd.DataFrame, comparison: Comparison, path: Path) -> None:
     """Accuracy against time and against bytes, dead channels and dead kernels left out."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
@@ -150,17 +205,20 @@ def plot(table: pd.DataFrame, path: Path) -> None:
     found = found[found["without"] == WAYS[1]]
     figure, panels = plt.subplots(1, 2, figsize=(10.2, 4.2), sharey=True, layout="constrained")
     whole = found[found["path"] == DENSE].iloc[0]
-    for axes, column in zip(panels, TICKS, strict=True):
+    ticks = {"median": comparison.times, "bytes": comparison.sizes}
+    for axes, column in zip(panels, ticks, strict=True):
         axes.axhline(100 * whole["test accuracy"], color="grey", linewidth=1, label="dense")
         for name, points in found[found["path"] != DENSE].groupby("path", sort=False):
-            number = list(PATHS).index(name)
+            number = list(comparison.paths).index(name)
             style = {"color": COLORS[number], "marker": MARKERS[number], "label": name}
             axes.plot(points[column], 100 * points["test accuracy"], **style)
         axes.set_xscale("log")
-        axes.set_xticks(TICKS[column], labels=[f"{tick:,g}" for tick in TICKS[column]])
+        axes.set_xticks(ticks[column], labels=[f"{tick:,g}" for tick in ticks[column]])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    panels[0].set(xlabel="times as fast as the dense network", ylabel="test accuracy (%)", ylim=(92, 99.5))
+    panels[0].set(
+        xlabel="times as fast as the dense network", ylabel="test accuracy (%)", ylim=comparison.accuracies
+    )
     panels[1].set(xlabel="bytes of the file (smaller to the right)")
     panels[1].invert_xaxis()  # better is to the right in both
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right", fontsize="small")
@@ -170,11 +228,18 @@ def plot(table: pd.DataFrame, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    options = options_of("benchmarks.worth", __doc__, "two networks, one seed, few rounds", arguments)
-    table = measure(options.quick)
+    more = {
+        "--study": {"choices": list(COMPARISONS), "default": "digits", "help": "whose recipes"},
+        "--networks": {"type": Path, "help": "folder in which trained networks are kept"},
+    }
+    options = options_of(
+        "benchmarks.worth", __doc__, "few networks, one seed, few rounds", arguments, more=more
+    )
+    comparison = COMPARISONS[options.study]
+    table = measure(comparison, options.quick, options.networks)
     print(worth_table(table))
-    table.to_csv(options.out / "worth.csv", index=False, float_format="%.6g")
-    plot(table, options.out / "worth.png")
+    table.to_csv(options.out / f"{comparison.name}.csv", index=False, float_format="%.6g")
+    plot(table, comparison, options.out / f"{comparison.name}.png")
     return 0
 
 

@@ -5,12 +5,13 @@ layer both ways, `layers` holds what takes a convolution's place, `chain` leaves
 
 from __future__ import annotations
 
-from hgsr_lite.skipping.choice import DenseNetwork
+from hgsr_lite.skipping.choice import FORMATS, DenseNetwork
 from hgsr_lite.skipping.layers import LivingConvolution
 from hgsr_lite.skipping.living_file import living_state, load_living, save_living
 from hgsr_lite.skipping.network import skip_dead_kernels
 
 __all__ = [
+    "FORMATS",
     "DenseNetwork",
     "LivingConvolution",
     "living_state",

@@ -19,11 +19,16 @@ TILES = (16, 32, 64, 128)
 """Images that go through the whole network together: few, and what lies between two layers stays in a
 cache; many, and Python is called less often. The fastest is found by timing."""
 
-FORMATS = (torch.contiguous_format, torch.channels_last)
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 """The memory formats in which a dense network is tried."""
 
 _ENOUGH = 0.5  # seconds of timing for one choice
 _MARGIN = 1.05  # what is dense must be slower by this much before it is replaced
+
+
+def formats_of(images: Tensor) -> dict[str, torch.memory_format]:
+    """The formats that images can have: what is no batch of images has one only."""
+    return FORMATS if images.ndim == 4 else {"contiguous": FORMATS["contiguous"]}
 
 
 class DenseNetwork(nn.Module):
@@ -113,7 +118,7 @@ def choose_network(living: nn.Module, graph: fx.GraphModule, example: Tensor) ->
     `living` is a network with a `tile`, `graph` the dense one.
     """
     tile, most = _best_tile(living, example)
-    forms = [DenseNetwork(graph, order) for order in FORMATS]
+    forms = [DenseNetwork(graph, order) for order in FORMATS.values()]
     below, best = None, forms[0]
     for count in [n for n in (128, 64, 32, 16, 8, 4, 2, 1) if n <= most]:
         images = random_like(example.new_empty(count, *example.shape[1:]))
@@ -144,6 +149,6 @@ def _best_tile(network: nn.Module, example: Tensor) -> tuple[int, int]:
 @torch.no_grad()
 def dense_at_its_best(graph: fx.GraphModule, images: Tensor) -> DenseNetwork:
     """A dense network in the memory format in which it takes images fastest."""
-    forms = [DenseNetwork(graph, order) for order in (FORMATS if images.ndim == 4 else FORMATS[:1])]
+    forms = [DenseNetwork(graph, order) for order in formats_of(images).values()]
     seconds = _interleaved([partial(form, images) for form in forms], 5)
     return forms[seconds.index(min(seconds))]

@@ -90,7 +90,7 @@ class SkippingNetwork(nn.Module):
 @torch.no_grad()
 def skip_dead_kernels(
     model: nn.Module, example_input: Tensor, *, compacted: CompactReport | None = None, repeats: int = 20,
-    batches: tuple[int, ...] = (1, 16, 128),
+    batches: tuple[int, ...] = (1, 16, 128), compile_dense: bool = False,
 ) -> tuple[nn.Module, SkipReport]:  # fmt: skip
     """Return a network that is the same function and multiplies by living kernels only, and a report.
 
@@ -105,9 +105,10 @@ def skip_dead_kernels(
     cannot be traced.
 
     Usually after `compact`, whose report `compacted` puts channels and kernels into one table. Times are
-    medians of at most `repeats` runs for each number of images in `batches` (`repeats=0`: none). `model` is
-    never changed. Zero times infinity: a dense layer gives NaN for an infinite input of a dead kernel, this
-    one what the living kernels say.
+    medians of at most `repeats` runs for each number of images in `batches` (`repeats=0`: none), the dense
+    network's in its fastest form; `compile_dense` tries `torch.compile` as well, which wants a C++ compiler
+    and up to a minute for each number of images. `model` is never changed. Zero times infinity: a dense layer
+    gives NaN for an infinite input of a dead kernel, this one what the living kernels say.
 
     The result is compared with the model, on the example and on random images, whole and in parts: where
     the numbers differ by more than rounding, the network stays dense, and the report says so.
@@ -137,7 +138,7 @@ def skip_dead_kernels(
         (small, layers, problem), fused = _skipping(dense, graph, images["example"]), graph
     return small, SkipReport(
         layers=tuple(layers),
-        costs=network_costs(model, fused, small, images["example"], batches, repeats),
+        costs=network_costs(model, fused, small, images["example"], batches, repeats, compile_dense),
         change={what: compare(dense, small, batch) for what, batch in images.items()},
         compacted=compacted,
         tile=getattr(small, "tile", None),

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from hgsr_lite.coupling import first_line
 from hgsr_lite.fast import alive_kernels
 from hgsr_lite.removal import (
     CompactReport,
@@ -21,8 +22,10 @@ from hgsr_lite.removal import (
     macs,
     written,
 )
-from hgsr_lite.skipping.choice import FORMATS, DenseNetwork
+from hgsr_lite.skipping.choice import DenseNetwork, formats_of
 from hgsr_lite.skipping.living_file import living_bytes, stored_numbers
+
+COMPILED = "torch.compile"
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,16 @@ class SkippedLayer:
 class SkipCosts:
     """A network before and after: numbers stored, bytes of its file, and what it takes for each batch size.
 
-    `before.seconds` is the fastest dense form: batch norms folded in, images and weights contiguous or in
-    channels_last. Both are given images in PyTorch's ordinary layout.
+    `before.seconds` is the fastest dense form, `dense_forms` says which: batch norms folded in, images and
+    weights contiguous or in channels_last, or under `torch.compile`. `not_compiled` is None where that was
+    not asked for, "" where it was timed, else why it could not be. Images come in PyTorch's ordinary layout.
     """
 
     bytes_before: int
     bytes_after: int
     by_batch: dict[int, tuple[Cost, Cost]]
+    dense_forms: dict[int, str]
+    not_compiled: str | None = None
 
 
 def network_costs(
@@ -61,30 +67,53 @@ def network_costs(
     example: Tensor,
     batches: Sequence[int],
     repeats: int,
+    compile_dense: bool,
 ) -> SkipCosts:
     """Measure the dense network at its best and the one without dead kernels, taking turns."""
     ordinary = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     numbers = sum(parameter.numel() for parameter in model.parameters()), stored_numbers(model)
     work = macs(fused, example), macs(small, example)
-    costs = {}
+    costs, forms, problem = {}, {}, "" if compile_dense and repeats else None
     for count in batches:
         images = example[torch.arange(count) % len(example)]
-        seconds = _seconds(fused, small, images, repeats)
+        dense = {name: DenseNetwork(fused, order) for name, order in formats_of(images).items()}
+        if problem == "":
+            dense[COMPILED], problem = _compiled(fused, images)
+        forms[count], *seconds = _seconds(dense, small, images, repeats)
         costs[count] = tuple(Cost(*each) for each in zip(numbers, work, seconds, strict=True))
-    return SkipCosts(ordinary, living_bytes(model), costs)
+    return SkipCosts(ordinary, living_bytes(model), costs, forms, problem)
 
 
-def _seconds(fused: nn.Module, small: nn.Module, images: Tensor, repeats: int) -> tuple[float, float]:
-    """Dense at its best, then small; a network that takes long is run less often, twice at least."""
+def _compiled(fused: nn.Module, images: Tensor) -> tuple[nn.Module | None, str]:
+    """The dense network under `torch.compile`, compiled for these images, or None and why it cannot be.
+
+    As one graph: what is compiled in parts only would be timed as compiled, and be nearly as it was.
+    """
+    form = DenseNetwork(fused, list(formats_of(images).values())[-1])
+    form.network = torch.compile(form.network, fullgraph=True, dynamic=False)
+    try:
+        form(images)
+    except Exception as error:  # the compiler's, or of a forward method that it cannot follow
+        return None, first_line(error)
+    return form, ""
+
+
+def _seconds(
+    dense: dict[str, nn.Module | None], small: nn.Module, images: Tensor, repeats: int
+) -> tuple[str, float, float]:
+    """The fastest dense form, its seconds, then those of `small`.
+
+    A network that takes long is run less often, twice at least.
+    """
     if not repeats:
-        return math.nan, math.nan
-    formats = FORMATS if images.ndim == 4 else FORMATS[:1]
-    models = {"small": small, **{str(order): DenseNetwork(fused, order) for order in formats}}
+        return "", math.nan, math.nan
+    models = {"small": small, **{name: form for name, form in dense.items() if form is not None}}
     first = latency(models, images, 1)
     rounds = max(2, min(repeats, int(2 / sum(first.values()))))
     seconds = latency(models, images, rounds)
     living = seconds.pop("small")
-    return min(seconds.values()), living
+    best = min(seconds, key=seconds.__getitem__)
+    return best, seconds[best], living
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,6 +173,11 @@ class SkipReport(Report):
         lines = [f"{self.dead_kernels:,} of {self.kernels:,} kernels are dead"]
         if self.left_dense:
             lines.append(f"the network stayed dense: {self.left_dense}; it has one time only")
+        if self.costs.not_compiled:
+            lines.append(f"torch.compile could not be timed: {self.costs.not_compiled}")
+        elif self.costs.not_compiled is not None:
+            forms = ", ".join(f"{form} for {count}" for count, form in self.costs.dense_forms.items())
+            lines.append(f"the dense network's fastest form, by the number of images: {forms}")
         if self.dense_below > 1:
             lines.append(
                 f"batches of fewer than {self.dense_below} images go through the dense network: it is faster "

@@ -272,6 +272,37 @@ def test_the_report_counts_what_is_done_and_stored():
     assert "<table" in report._repr_html_()
 
 
+def test_the_report_times_torch_compile_too_where_it_is_asked_to():
+    model, images = network("digits_cnn"), torch.randn(1, 3, 8, 8)
+    quiet, asked = (
+        hg.skip_dead_kernels(model, images, batches=(1, 8), repeats=2, compile_dense=compile_dense)[1]
+        for compile_dense in (False, True)
+    )
+    assert quiet.costs.not_compiled is None
+    assert "fastest form" not in str(quiet)
+    assert asked.costs.not_compiled == ""
+    assert list(asked.costs.dense_forms) == [1, 8]
+    assert set(asked.costs.dense_forms.values()) <= {"contiguous", "channels_last", "torch.compile"}
+    assert f"by the number of images: {asked.costs.dense_forms[1]} for 1, " in str(asked)
+
+
+def test_a_network_that_torch_compile_cannot_take_as_one_graph_is_timed_without_it():
+    class Chooses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+
+        def forward(self, images):
+            found = self.layer(images)
+            return found if found.sum() > 0 else -found
+
+    model, images = Chooses(), torch.randn(1, 3, 8, 8)
+    _, report = hg.skip_dead_kernels(model, images, batches=(1, 2), repeats=2, compile_dense=True)
+    assert "torch.compile could not be timed: " in str(report)
+    assert "torch.compile" not in report.costs.dense_forms.values()
+    assert report.costs.by_batch[2][0].seconds > 0
+
+
 @pytest.mark.usefixtures("never_dense")
 def test_channels_and_kernels_are_in_one_table():
     model = network("digits_cnn")
