@@ -13,8 +13,10 @@ from torch.nn.functional import conv2d
 
 import hgsr_lite.fast.operators  # noqa: F401 - registers the operator
 from hgsr_lite.fast import LivingKernels, Window, plain_sparse_convolution
+from hgsr_lite.fast.living import batch_innermost as plain_batch_innermost
 
 sparse_convolution = pytest.importorskip("hgsr_lite.fast.cpu.sparse_convolution").sparse_convolution
+batch_innermost = pytest.importorskip("hgsr_lite.fast.cpu.layout").batch_innermost
 LIMIT = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
@@ -33,7 +35,7 @@ def convolutions(draw, slides=False):
         for d, k, p in zip(dilation, kernel, (padding[:2], padding[2:]), strict=True)
     )
     groups = draw(st.integers(1, 3))
-    outputs, inputs = groups * draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    outputs, inputs = groups * draw(st.integers(1, 6)), draw(st.integers(1, 4))
     batch = draw(st.one_of(st.integers(1, 20), st.integers(1, 130)))
     torch.manual_seed(draw(st.integers(0, 1000)))
     dtype = draw(st.sampled_from(list(LIMIT)))
@@ -102,6 +104,50 @@ def test_a_large_layer_is_shared_by_two_threads_and_equal_bit_for_bit():
     torch.set_num_threads(before)
     assert close(found[0], conv2d(images, weight, bias, padding=1))
     assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("batch", [1, 8, 16, 40, 128])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1), (7, 2)])
+@pytest.mark.parametrize("outputs", [3, 4, 9])
+def test_channels_of_a_layer_that_all_live_are_computed_together_and_each_as_if_alone(
+    batch, kernel, stride, outputs
+):
+    torch.manual_seed(0)
+    images, bias = torch.randn(batch, 3, 11, 13), torch.randn(outputs + 1)
+    weight = torch.randn(outputs + 1, 3, kernel, kernel)
+    weight[outputs, 1] = 0  # with it, output channels read different inputs: one after the other
+    window = Window((kernel, kernel), (stride, stride), (kernel // 2,) * 4)
+    residual = torch.randn(batch, outputs + 1, *window.output_size(11, 13))
+    for added, low in ((None, -math.inf), (residual, 0.0)):
+        alone, together = (
+            sparse_convolution(
+                images, LivingKernels.of(weight[:count]), bias[:count], window,
+                None if added is None else added[:, :count], low,
+            )
+            for count in (outputs + 1, outputs)
+        )  # fmt: skip
+        assert torch.equal(together, alone[:, :outputs])
+        wanted = conv2d(images, weight, bias, stride, kernel // 2)
+        assert close(alone, wanted if added is None else (wanted + added).clamp(min=low))
+
+
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)),
+    st.sampled_from(list(LIMIT)),
+    st.sampled_from(["as they come", "channels_last", "cut out", "turned already"]),
+)
+def test_images_turned_by_blocks_are_the_same_images(shape, dtype, lying):
+    images = torch.randn(shape, dtype=dtype)
+    if lying == "channels_last":
+        images = images.to(memory_format=torch.channels_last)
+    elif lying == "cut out":
+        images = torch.randn(2 * shape[0], *shape[1:3], shape[3] + 1, dtype=dtype)[::2, ..., 1:]
+    elif lying == "turned already":
+        images = plain_batch_innermost(images)
+    before, found = images.clone(), batch_innermost(images)
+    assert torch.equal(found, before)
+    assert torch.equal(images, before)
+    assert found.permute(1, 2, 3, 0).is_contiguous()
 
 
 @pytest.mark.parametrize("batch", [1, 16])

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from hgsr_lite.fast.chain import Convolution, Link, MaxPool, MeanPool
+from hgsr_lite.fast.cpu.layout import batch_innermost
 from hgsr_lite.fast.cpu.living_loops import compiled_pool
 from hgsr_lite.fast.cpu.sparse_convolution import PreparedConvolution
-from hgsr_lite.fast.living import batch_innermost
 from hgsr_lite.fast.operators import check_residual, output_size
 
 _ALIGNED = 64  # bytes

@@ -9,7 +9,15 @@ from numba import njit
 
 from hgsr_lite.fast.cpu import living_tile
 from hgsr_lite.fast.cpu.compiling import compiled, mark_of
-from hgsr_lite.fast.cpu.living_tile import VECTORS, pool_tile_of, sliding_tile_of, tile_of, vector_bytes
+from hgsr_lite.fast.cpu.living_tile import (
+    TOGETHER_VECTORS,
+    VECTORS,
+    pool_tile_of,
+    sliding_tile_of,
+    tile_of,
+    together,
+    vector_bytes,
+)
 
 SLIDING = 3
 """The width of kernels for which there are sliding tiles."""
@@ -19,6 +27,10 @@ _21, _22, _24 = (tile_of(2, vectors) for vectors in (1, 2, 4))
 _41, _42, _81 = tile_of(4, 1), tile_of(4, 2), tile_of(8, 1)
 _s21, _s22, _s24 = (sliding_tile_of(2, vectors, SLIDING) for vectors in (1, 2, 4))
 _s41, _s42, _s81 = (sliding_tile_of(*shape, SLIDING) for shape in ((4, 1), (4, 2), (8, 1)))
+TOGETHER = together()
+"""Output channels of a tile where every kernel lives."""
+_t14, _t22, _t41 = (tile_of(*shape, TOGETHER) for shape in ((1, 4), (2, 2), (4, 1)))
+_ts22, _ts41 = (sliding_tile_of(*shape, SLIDING, TOGETHER) for shape in ((2, 2), (4, 1)))
 _max1, _max2, _max4 = (pool_tile_of(vectors, True) for vectors in (1, 2, 4))
 _mean1, _mean2, _mean4 = (pool_tile_of(vectors, False) for vectors in (1, 2, 4))
 
@@ -66,6 +78,33 @@ def _sliding_tile(positions, vectors, image, image_step, out, out_step, residual
 
 
 @njit
+def _tile_together(positions, image, image_step, out, out_step, residual, job):
+    if positions == 1:
+        _t14(image, image_step, out, out_step, residual, job)
+    elif positions == 2:
+        _t22(image, image_step, out, out_step, residual, job)
+    else:
+        _t41(image, image_step, out, out_step, residual, job)
+
+
+@njit
+def _sliding_tile_together(positions, image, image_step, out, out_step, residual, job):
+    if positions == 2:
+        _ts22(image, image_step, out, out_step, residual, job)
+    else:
+        _ts41(image, image_step, out, out_step, residual, job)
+
+
+@njit
+def _job_of(number, item, job):
+    """The job of one of the output channels of a job for several."""
+    reach, tables, bounds, (bias, weights_apart, outputs_apart) = job
+    first = reach[0] + number * (reach[1] - reach[0])
+    reach = (first, first + reach[1] - reach[0], *reach[2:])
+    return reach, tables, bounds, (bias + number * item, weights_apart, outputs_apart)
+
+
+@njit
 def _power_of_two(most):
     """The largest power of two that is not above a number."""
     found = 1
@@ -75,29 +114,49 @@ def _power_of_two(most):
 
 
 @njit
-def _strip(count, length, item, image, image_step, out, out_step, residual, job):
-    """Tiles over `count` runs of `length` numbers; the last ones overlap those before."""
+def _strip(count, length, item, image, image_step, out, out_step, residual, channels, job):
+    """Tiles over `count` runs of `length` numbers; the last ones overlap those before.
+
+    Of `channels` output channels that read the same inputs; where the strip is too small for their tiles,
+    one after the other.
+    """
     lanes = _BYTES // item
+    vectors = _power_of_two(min(TOGETHER_VECTORS, length // lanes))
+    positions = TOGETHER_VECTORS // vectors
+    if channels > 1 and positions <= count:
+        for begin in range(0, count, positions):
+            position = min(begin, count - positions)
+            for start in range(0, length, vectors * lanes):
+                ahead = min(start, length - vectors * lanes) * item
+                to = position * out_step + ahead
+                _tile_together(
+                    positions, image + position * image_step + ahead, image_step, out + to, out_step,
+                    residual + to if residual else 0, job,
+                )  # fmt: skip
+        return
     vectors = _power_of_two(min(VECTORS, length // lanes))
     positions = _power_of_two(min(VECTORS // vectors, count))
-    for begin in range(0, count, positions):
-        position = min(begin, count - positions)
-        for start in range(0, length, vectors * lanes):
-            ahead = min(start, length - vectors * lanes) * item
-            to = position * out_step + ahead
-            _tile(
-                positions, vectors, image + position * image_step + ahead, image_step, out + to, out_step,
-                residual + to if residual else 0, job,
-            )  # fmt: skip
+    for number in range(channels):
+        own, away = _job_of(number, item, job), number * job[3][2]
+        for begin in range(0, count, positions):
+            position = min(begin, count - positions)
+            for start in range(0, length, vectors * lanes):
+                ahead = min(start, length - vectors * lanes) * item
+                to = away + position * out_step + ahead
+                _tile(
+                    positions, vectors, image + position * image_step + ahead, image_step, out + to, out_step,
+                    residual + to if residual else 0, own,
+                )  # fmt: skip
 
 
 @njit
 def _rectangle(
-    rows, columns, batch, item, image, row_step, column_step, out, out_row, out_column, residual, job
-):
+    rows, columns, batch, item, image, row_step, column_step, out, out_row, out_column, residual, channels,
+    job,
+):  # fmt: skip
     """Outputs of so many rows and columns that all read the same part of their kernels."""
     if column_step == out_column:  # stride 1: a row's columns and images are one run
-        _strip(rows, columns * batch, item, image, row_step, out, out_row, residual, job)
+        _strip(rows, columns * batch, item, image, row_step, out, out_row, residual, channels, job)
         return
     if columns < rows:  # a border: tiles go down
         rows, columns = columns, rows
@@ -106,30 +165,36 @@ def _rectangle(
         to = row * out_row
         _strip(
             columns, batch, item, image + row * row_step, column_step, out + to, out_column,
-            residual + to if residual else 0, job,
+            residual + to if residual else 0, channels, job,
         )  # fmt: skip
 
 
 @njit
-def _sliding_rows(rows, columns, sizes, item, image, out, residual, reach, tables, bounds):
+def _sliding_rows(rows, columns, sizes, item, image, out, residual, channels, job):
     """Rows of outputs, two at least in each, of kernels that slide by one; inputs begin at `image`."""
     width, batch, _, _, stride_down, _, _, left, _ = sizes
     lanes, one = _BYTES // item, batch * item
-    vectors = _power_of_two(min(VECTORS // min(4, _power_of_two(columns)), batch // lanes))
-    positions = _power_of_two(min(VECTORS // vectors, columns))
-    for row in range(rows):
-        for begin in range(0, columns, positions):
-            column = min(begin, columns - positions)
-            seen = column - left
-            inside = max(0, -seen), min(positions + SLIDING - 1, width - seen)
-            for start in range(0, batch, vectors * lanes):
-                ahead = min(start, batch - vectors * lanes) * item
-                line = image + (row * stride_down * width + seen) * one
-                to = (row * columns + column) * one + ahead
-                _sliding_tile(
-                    positions, vectors, line + ahead, one, out + to, one, residual + to if residual else 0,
-                    ((*reach, *inside), tables, bounds),
-                )  # fmt: skip
+    most = TOGETHER_VECTORS if channels > 1 else VECTORS
+    vectors = _power_of_two(min(most // min(4, _power_of_two(columns)), batch // lanes))
+    positions = _power_of_two(min(most // vectors, columns))
+    is_together = channels > 1 and positions * vectors == most
+    for number in range(1 if is_together else channels):
+        (reach, tables, bounds, apart), away = _job_of(number, item, job), number * job[3][2]
+        for row in range(rows):
+            for begin in range(0, columns, positions):
+                column = min(begin, columns - positions)
+                seen = column - left
+                inside = max(0, -seen), min(positions + SLIDING - 1, width - seen)
+                own = (*reach, *inside), tables, bounds, apart
+                for start in range(0, batch, vectors * lanes):
+                    ahead = min(start, batch - vectors * lanes) * item
+                    line = image + (row * stride_down * width + seen) * one + ahead
+                    to = away + (row * columns + column) * one + ahead
+                    added = residual + to if residual else 0
+                    if is_together:
+                        _sliding_tile_together(positions, line, one, out + to, one, added, own)
+                    else:
+                        _sliding_tile(positions, vectors, line, one, out + to, one, added, own)
 
 
 def _convolve_of(mark: int) -> Callable:
@@ -137,44 +202,47 @@ def _convolve_of(mark: int) -> Callable:
 
     def convolve(
         first, end, images, out, residual, tables, starts, biases, low, high, row_runs, column_runs, at_once,
-        sizes,
+        sizes, together,
     ):  # fmt: skip
-        """Write output channels `first` to `end`."""
+        """Write output channels `first` to `end`, `together` of them at once: all of these read alike."""
         width, batch, out_height, out_width, stride_down, stride_right, above, left, slides = sizes
-        one = batch * biases.itemsize + 0 * mark
-        low, high = biases.dtype.type(low), biases.dtype.type(high)
+        item = biases.itemsize
+        one = batch * item + 0 * mark
+        bounds = (biases.dtype.type(low), biases.dtype.type(high))
+        outputs_apart = out_height * out_width * one
         for top in range(0, out_height, at_once):
             bottom = min(top + at_once, out_height)
-            for channel in range(first, end):
-                bounds = (biases[channel], low, high)
+            channel = first
+            while channel < end:
+                channels = together if channel + together <= end else 1
+                kernels = (starts[channel], starts[channel + 1])
+                weights_apart = (kernels[1] - kernels[0]) * tables[6] * item
+                apart = (biases.ctypes.data + channel * item, weights_apart, outputs_apart)
                 for down in range(len(row_runs)):
                     begin, last = max(row_runs[down, 0], top), min(row_runs[down, 1], bottom)
                     if begin >= last:
                         continue
+                    reach = (*kernels, row_runs[down, 2], row_runs[down, 3])
                     if slides:
                         to = (channel * out_height + begin) * out_width * one
                         _sliding_rows(
-                            last - begin, out_width, sizes, biases.itemsize,
+                            last - begin, out_width, sizes, item,
                             images + (begin * stride_down - above) * width * one, out + to,
-                            residual + to if residual else 0,
-                            (starts[channel], starts[channel + 1], row_runs[down, 2], row_runs[down, 3]),
-                            tables, bounds,
+                            residual + to if residual else 0, channels, (reach, tables, bounds, apart),
                         )  # fmt: skip
                         continue
                     for right in range(len(column_runs)):
                         column, behind = column_runs[right, 0], column_runs[right, 1]
-                        reach = (
-                            starts[channel], starts[channel + 1], row_runs[down, 2], row_runs[down, 3],
-                            column_runs[right, 2], column_runs[right, 3],
-                        )  # fmt: skip
+                        part = (*reach, column_runs[right, 2], column_runs[right, 3])
                         corner = (begin * stride_down - above) * width + column * stride_right - left
                         to = ((channel * out_height + begin) * out_width + column) * one
                         _rectangle(
-                            last - begin, behind - column, batch, biases.itemsize,
+                            last - begin, behind - column, batch, item,
                             images + corner * one, stride_down * width * one, stride_right * one,
-                            out + to, out_width * one, one, residual + to if residual else 0,
-                            (reach, tables, bounds),
+                            out + to, out_width * one, one, residual + to if residual else 0, channels,
+                            (part, tables, bounds, apart),
                         )  # fmt: skip
+                channel += channels
 
     return convolve
 

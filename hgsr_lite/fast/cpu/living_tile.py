@@ -3,7 +3,8 @@
 A tile is `positions` neighbouring outputs of one channel for `vectors * lanes()` images, eight vectors
 at most. Each weight is read once a tile and multiplied into all of them, so that a multiply-add costs one
 read of an input and nothing else; where a kernel slides along a row by one pixel, neighbouring outputs
-share their inputs, and a read serves several multiply-adds. LLVM keeps the sums in registers only if it
+share their inputs, and a read serves several multiply-adds. So it does in a layer without a dead kernel,
+where a tile takes several output channels together. LLVM keeps the sums in registers only if it
 sees single vectors; that is why they are written down here. On a processor with shorter vectors it splits
 them.
 """
@@ -23,6 +24,8 @@ from numba.extending import intrinsic
 
 VECTORS = 8
 """Vectors of sums in a full tile: enough that no addition waits for the one before it."""
+TOGETHER_VECTORS = 4
+"""Vectors of sums of each channel, in a tile of several output channels."""
 _MAY_FUSE = ("contract",)
 _WHOLE = ir.IntType(64)
 
@@ -36,6 +39,11 @@ def vector_bytes() -> int:
 def lanes(itemsize: int) -> int:
     """How many numbers of this size are in a vector."""
     return vector_bytes() // itemsize
+
+
+def together() -> int:
+    """How many output channels a tile takes where all read the same inputs: as many as registers allow."""
+    return 4 if vector_bytes() == 64 else 2
 
 
 class _Sums:
@@ -87,14 +95,9 @@ class _Sums:
         product = self.builder.fmul(weight, seen, flags=_MAY_FUSE)
         self.builder.store(self.builder.fadd(product, self.builder.load(total), flags=_MAY_FUSE), total)
 
-    def multiply_in(self, sums: list[Any], weight: Any, pointers: list[Any]) -> None:
-        """Add one weight's products to all sums."""
-        for total, pointer in zip(sums, pointers, strict=True):
-            self.add_product(total, weight, self.load(pointer))
-
-    def multiply_from(self, number: int, sums: list[Any], weights: list[Any], pointers: list[Any]) -> None:
+    def multiply_from(self, number: int, sums: list[Any], weights: list[Any], inputs: list[Any]) -> None:
         """Multiply input `number` of a row by each weight that leads from it to an output of the tile."""
-        for vector, seen in enumerate(map(self.load, pointers)):
+        for vector, seen in enumerate(inputs):
             for tap, weight in enumerate(weights):
                 if 0 <= number - tap < self.positions:
                     self.add_product(sums[(number - tap) * self.vectors + vector], weight, seen)
@@ -135,31 +138,35 @@ def _unpacked(builder: Any, job: Any) -> list[list[Any]]:
     return [cgutils.unpack_tuple(builder, piece) for piece in cgutils.unpack_tuple(builder, job)]
 
 
-def tile_of(positions: int, vectors: int) -> Callable:
-    """The compiled tile of so many positions and vectors."""
+def tile_of(positions: int, vectors: int, channels: int = 1) -> Callable:
+    """The compiled tile of so many positions, vectors and output channels."""
 
     @intrinsic
     def add_living(typing_context, images, image_step, out, out_step, residual, job):
         """Write one tile: bias + residual + sum over living kernels, rows and columns, then the bounds.
 
-        `images`, `out`, `residual` are addresses (`residual` 0: none), the steps bytes. `job` is three
+        `images`, `out`, `residual` are addresses (`residual` 0: none), the steps bytes. `job` is four
         tuples: the first and last living kernel, row and column; the addresses of the living kernels'
         channels, of their weights, of the offsets in bytes of a kernel's rows and columns, the bytes of a
-        channel, a kernel's width and size; bias and bounds.
+        channel, a kernel's width and size; the bounds; the address of the bias, and how many bytes the
+        weights and the outputs of two output channels lie apart.
         """
 
         def generate(context, builder, signature, arguments):
             images, image_step, out, out_step, residual, job = arguments
             part = _Sums(context, builder, signature.args[5][2].dtype, positions, vectors)
-            reach, tables, numbers = _unpacked(builder, job)
-            sums = part.begin(numbers[0])
+            reach, tables, bounds, apart = _unpacked(builder, job)
+            every = _Channels(part, channels, apart)
             with part.rows(reach, tables) as (line, weights):
                 line = builder.add(images, line)
                 with cgutils.for_range_slice(builder, *reach[4:6], _WHOLE(1)) as (column, _):
                     place = builder.add(line, part.item(tables[3], column, _WHOLE))
-                    weight = part.spread(part.item(weights, column, part.real))
-                    part.multiply_in(sums, weight, part.places(place, image_step))
-            part.finish(sums, numbers[1:], out, out_step, residual)
+                    seen = [part.load(pointer) for pointer in part.places(place, image_step)]
+                    for sums, first in every.with_weights(weights):
+                        weight = part.spread(part.item(first, column, part.real))
+                        for total, each in zip(sums, seen, strict=True):
+                            part.add_product(total, weight, each)
+            every.finish(bounds, out, out_step, residual)
             return context.get_dummy_value()
 
         return types.void(images, image_step, out, out_step, residual, job), generate
@@ -167,7 +174,31 @@ def tile_of(positions: int, vectors: int) -> Callable:
     return add_living
 
 
-def sliding_tile_of(positions: int, vectors: int, width: int) -> Callable:
+class _Channels:
+    """The sums of the output channels of a tile."""
+
+    def __init__(self, part: _Sums, count: int, apart: list[Any]) -> None:
+        self.part, (bias, self.weights_apart, self.outputs_apart) = part, apart
+        self.sums = [part.begin(part.item(bias, _WHOLE(number), part.real)) for number in range(count)]
+
+    def with_weights(self, weights: Any) -> Iterator[tuple[list[Any], Any]]:
+        """Each channel's sums, and the address of its weights; those of the first are at `weights`."""
+        for number, sums in enumerate(self.sums):
+            yield sums, self._moved(weights, self.weights_apart, number)
+
+    def finish(self, bounds: list[Any], out: Any, out_step: Any, residual: Any) -> None:
+        """Write all channels."""
+        there = self.part.builder.icmp_signed("!=", residual, _WHOLE(0))
+        for number, sums in enumerate(self.sums):
+            added = self._moved(residual, self.outputs_apart, number)
+            added = self.part.builder.select(there, added, _WHOLE(0))
+            self.part.finish(sums, bounds, self._moved(out, self.outputs_apart, number), out_step, added)
+
+    def _moved(self, address: Any, step: Any, number: int) -> Any:
+        return self.part.builder.add(address, self.part.builder.mul(step, _WHOLE(number)))
+
+
+def sliding_tile_of(positions: int, vectors: int, width: int, channels: int = 1) -> Callable:
     """The compiled tile for kernels of this width that move by one pixel: each input is read once a row."""
     inputs = positions + width - 1
 
@@ -181,24 +212,29 @@ def sliding_tile_of(positions: int, vectors: int, width: int) -> Callable:
         def generate(context, builder, signature, arguments):
             images, image_step, out, out_step, residual, job = arguments
             part = _Sums(context, builder, signature.args[5][2].dtype, positions, vectors)
-            reach, tables, numbers = _unpacked(builder, job)
-            sums = part.begin(numbers[0])
+            reach, tables, bounds, apart = _unpacked(builder, job)
+            every = _Channels(part, channels, apart)
             first, last = reach[4:6]
 
             def is_inside(number):
                 after = builder.icmp_signed("<=", first, _WHOLE(number))
                 return builder.and_(after, builder.icmp_signed(">", last, _WHOLE(number)))
 
+            def row_of(address):
+                return [part.spread(part.item(address, _WHOLE(tap), part.real)) for tap in range(width)]
+
             inside = [is_inside(number) for number in range(inputs)]
             with builder.if_else(builder.and_(inside[0], inside[-1])) as ways:
                 for way, asked in zip(ways, (False, True), strict=True):
                     with way, part.rows(reach, tables) as (line, weights):
-                        row = [part.item(weights, _WHOLE(tap), part.real) for tap in range(width)]
-                        row, line = [part.spread(weight) for weight in row], builder.add(images, line)
+                        rows = [(sums, row_of(address)) for sums, address in every.with_weights(weights)]
+                        line = builder.add(images, line)
                         for number in range(inputs):
                             with builder.if_then(inside[number]) if asked else nullcontext():
-                                part.multiply_from(number, sums, row, part.place(line, image_step, number))
-            part.finish(sums, numbers[1:], out, out_step, residual)
+                                seen = [part.load(place) for place in part.place(line, image_step, number)]
+                                for sums, row in rows:
+                                    part.multiply_from(number, sums, row, seen)
+            every.finish(bounds, out, out_step, residual)
             return context.get_dummy_value()
 
         return types.void(images, image_step, out, out_step, residual, job), generate

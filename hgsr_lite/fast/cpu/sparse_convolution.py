@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hgsr_lite.fast.cpu.living_loops import SLIDING, compiled_convolution
+from hgsr_lite.fast.cpu.layout import batch_innermost
+from hgsr_lite.fast.cpu.living_loops import SLIDING, TOGETHER, compiled_convolution
 from hgsr_lite.fast.cpu.living_tile import lanes
 from hgsr_lite.fast.cpu.shares import run_shares
-from hgsr_lite.fast.living import LivingKernels, Window, batch_innermost, empty_images
+from hgsr_lite.fast.living import LivingKernels, Window, empty_images
 
 _CACHE_BYTES = 1 << 18  # what may be read between two rows of one output channel
 _PARALLEL_FROM = 1 << 22  # multiply-adds: below this, waking a second thread costs more than it saves
@@ -139,7 +140,7 @@ class PreparedConvolution(NamedTuple):
         """For a batch of `shape`, as many images as a vector holds numbers at least."""
         plan, out_shape, strides = _plan_of_runs(window, shape, bias.element_size(), bias.shape[0])
         work = living.weight.numel() * math.prod(out_shape) // max(1, bias.shape[0])
-        return cls(out_shape, strides, *_loop(plan, living, bias, low, high, work))
+        return cls(out_shape, strides, *_loop(plan, shape[1], living, bias, low, high, work))
 
     def run(self, images: int, out: int, residual: int) -> None:
         """Convolve, from address to address; `residual` is 0 if there is none."""
@@ -195,7 +196,7 @@ def _convolve_planes(images, living, bias, window, residual, low, high) -> Tenso
     result = images.new_empty(bias.shape[0], planes.stored)
     bounds = (low, high) if residual is None else (-math.inf, math.inf)
     work = living.weight.numel() * planes.stored
-    loop, arguments, shares = _loop(planes.plan, living, bias, *bounds, work)
+    loop, arguments, shares = _loop(planes.plan, channels, living, bias, *bounds, work)
     run_shares(loop, shares, (memory.data_ptr(), result.data_ptr(), 0, *arguments))
     strides = (1, planes.stored, plane_width * batch, batch)
     found = result.as_strided((batch, bias.shape[0], *planes.size), strides)
@@ -204,13 +205,17 @@ def _convolve_planes(images, living, bias, window, residual, low, high) -> Tenso
 
 
 def _loop(
-    plan: _Plan, living: LivingKernels, bias: Tensor, low: float, high: float, work: int
+    plan: _Plan, channels: int, living: LivingKernels, bias: Tensor, low: float, high: float, work: int
 ) -> tuple[Callable, tuple, Sequence[int]]:
-    """The compiled loop, its arguments but three addresses, and the shares of as many threads as pay."""
+    """The compiled loop, its arguments but three addresses, and the shares of as many threads as pay.
+
+    Where all kernels live, all output channels read the same inputs, and several do so together.
+    """
+    all_live = len(living.weight) == channels * bias.shape[0]
     arguments = (
         (living.inputs.data_ptr(), living.weight.data_ptr(), *plan.tables),
         living.starts.numpy(), bias.numpy(), low, high, plan.row_runs, plan.column_runs, plan.rows_at_once,
-        plan.sizes,
+        plan.sizes, TOGETHER if all_live else 1,
     )  # fmt: skip
     threads = torch.get_num_threads()
     shares = (0, bias.shape[0]) if threads == 1 or work < _PARALLEL_FROM else living.shares(threads)
