@@ -38,6 +38,7 @@ from hgsr_lite.figures import COLORS, MARKERS
 from hgsr_lite.skipping import FORMATS, DenseNetwork, LivingConvolution
 
 SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
+SHARES_IN_NETWORKS = (0.5, 0.9, 0.95, 0.99)
 BATCHES = (1, 16, 128)
 TILE = 16
 """Images that go through a layer together, so that they stay in a cache."""
@@ -169,13 +170,12 @@ def measure(quick: bool) -> pd.DataFrame:
     """Every row; `quick` takes one shape, two shares and few rounds."""
     if quick:
         return pd.DataFrame(rows_of("", SHAPES[2], 16, (0.5, 0.9), (1,), 3))
-    named = [("", shape) for shape in SHAPES]
+    named = [("", shape, SHARES) for shape in SHAPES]
     for network, build in SMALL_AND_LARGE.items():
-        named += [(network, shape) for shape in shapes_of(build(), torch.zeros(1, *IMAGES[network]))]
-    jobs = [(*each, batch) for each in named for batch in BATCHES]
-    return pd.DataFrame(
-        [row for job in tqdm(jobs, desc="layers") for row in rows_of(*job, SHARES, (1, 2), 9)]
-    )
+        shapes = shapes_of(build(), torch.zeros(1, *IMAGES[network]))
+        named += [(network, shape, SHARES_IN_NETWORKS) for shape in shapes]
+    jobs = [(network, shape, batch, shares) for network, shape, shares in named for batch in BATCHES]
+    return pd.DataFrame([row for job in tqdm(jobs, desc="layers") for row in rows_of(*job, (1, 2), 9)])
 
 
 def layers_table(table: pd.DataFrame, shares: Sequence[float] = (0.9, 0.95)) -> str:

@@ -27,6 +27,7 @@ from hgsr_lite.study import (
 )
 
 _LOSS_SHOWN = 0.2
+_GAIN_SHOWN = 0.06
 _DPI = 110
 _GREYS = ("#000000", "#777777")
 
@@ -56,7 +57,7 @@ def curves_figure(lines: Mapping[str, pd.DataFrame], gain: str, dense: float) ->
         if half.notna().any():  # one seed has no interval
             axes.fill_between(x, y - half, y + half, color=style["color"], alpha=0.13, linewidth=0)
     axes.set(xlabel=f"{gain} (%)", ylabel="test accuracy after fine-tuning (%)", xlim=(0, 100))
-    axes.set(ylim=(100 * (dense - _LOSS_SHOWN), 100.5))
+    axes.set(ylim=(100 * (dense - _LOSS_SHOWN), min(100.5, 100 * (dense + _GAIN_SHOWN))))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     return figure

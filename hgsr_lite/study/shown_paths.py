@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -31,7 +32,11 @@ def curves(runs: pd.DataFrame, gain: str) -> dict[str, pd.DataFrame]:
     found = found[found["level"] >= begins]
     furthest = choices(runs, gain, most=len(runs))
     best = furthest[~furthest["method"].isin(RANKINGS)].drop_duplicates("method")
-    best = pd.concat([best.head(_PENALTIES), best[best["method"] == _ALWAYS]]).drop_duplicates("method")
+    own = best[best["method"] == _ALWAYS]
+    if own.empty:
+        whatever = choices(runs, gain, loss_allowed=math.inf, most=len(runs))
+        own = whatever[whatever["method"] == _ALWAYS].head(1)
+    best = pd.concat([best.head(_PENALTIES), own]).drop_duplicates("method")
     control = found["method"].isin(RANKINGS) & (found["grouping"] == CURVES[gain])
     keys = [*best[list(PATH)].itertuples(index=False, name=None)]
     keys += found[control][list(PATH)].drop_duplicates().itertuples(index=False, name=None)

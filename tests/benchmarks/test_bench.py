@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks.skipping import network_table
-from benchmarks.worth import WAYS, over_seeds, worth_table
+from benchmarks.worth import COMPARISONS, WAYS, over_seeds, worth_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -71,7 +71,7 @@ def test_the_quick_benchmark_fills_its_table_and_its_variants_agree(tmp_path):
 def test_what_is_said_of_accuracy_against_time_and_bytes_is_the_tables():
     said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
     table = pd.read_csv(REPOSITORY / "benchmarks" / "results" / "cpu" / "worth.csv")
-    assert worth_table(table) in said
+    assert worth_table(table, COMPARISONS["digits"]) in said
     assert set(table["seed"]) == set(range(5))
     means = over_seeds(table).set_index(["network", "without"])
     cut = means.loc["magnitude kernel 0.8", WAYS[1]]
@@ -82,13 +82,35 @@ def test_what_is_said_of_accuracy_against_time_and_bytes_is_the_tables():
     cuts = f"cut at random {forms['random neuron 0.3']:.1f}, by size {forms['magnitude feature 0.3']:.1f}"
     assert cuts in said
     best = "hsq_gl12 neuron fraction 160 proximal"
-    ours, shown = forms[best], {*re.findall(r"`(\w+ [^`]+)` \|", worth_table(table))}
+    ours, shown = forms[best], {*re.findall(r"`(\w+ [^`]+)` \|", worth_table(table, COMPARISONS["digits"]))}
     leads = 100 * (ours / forms[sorted(shown - {best})] - 1)
     assert f"`hsq_gl12`'s {ours:.1f} is the highest, by {leads.min():.0f} to {leads.max():.0f} %" in said
     dense, least = means.loc["dense"].iloc[0], means.loc["hsq_gl12 neuron fraction 160 proximal", WAYS[1]]
     assert least["bytes"] / dense["bytes"] == pytest.approx(0.2, abs=0.01), "a fifth"
     channels = means.xs(WAYS[0], level="without")
     assert channels[channels["median"] > 1.35]["test accuracy"].max() < dense["test accuracy"] - 0.08
+
+
+def test_what_is_said_of_cifar10_s_accuracy_against_time_and_bytes_is_the_table_s():
+    text = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    said = " ".join(text.partition("**On CIFAR-10**")[2].partition("## Threads")[0].split())
+    table = pd.read_csv(REPOSITORY / "benchmarks" / "results" / "cpu" / "worth_cifar10.csv")
+    assert table.groupby("network")["seed"].agg(set).tolist() == [{3, 4, 5}] * 16
+    assert worth_table(table, COMPARISONS["cifar10"]) in text
+    found = over_seeds(table[table["without"] == WAYS[1]]).set_index("network")
+    lost = found.loc["dense", "validation accuracy"] - found["validation accuracy"]
+    fastest = found[lost <= 0.02].sort_values("median", ascending=False).groupby("path").head(1)
+    ours = fastest[fastest["path"] == "hsq_gl12"].iloc[0]
+    others = fastest[~fastest["path"].isin(["hsq_gl12", "dense"])]
+    assert ours["lowest"] > others["highest"].max()
+    times = f"{others['median'].min():.1f} to {others['median'].max():.1f}"
+    dense = found.loc["dense", "median"]
+    assert f"{ours['median']:.1f} times as fast, the others {times}, the dense" in said
+    assert f"in the same form {dense:.1f};" in said
+    within_one = found[(lost <= 0.01) & (found["path"] != "dense")].sort_values("median")
+    assert "hsq_gl12" not in set(within_one["path"])
+    assert f"`{within_one['path'].iloc[-1]}` is the fastest, with {within_one['median'].iloc[-1]:.1f}" in said
+    assert (lost[found["path"] == "channels cut by size"] > 0.02).all()
 
 
 def test_what_is_said_of_runs_an_hour_is_the_measurement_s():

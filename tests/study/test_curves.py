@@ -18,6 +18,7 @@ from hgsr_lite.study import (
     RECOVERY,
     Study,
     accuracy_at,
+    choices,
     curves,
     dense_accuracy,
     is_baseline,
@@ -102,6 +103,13 @@ def test_penalties_that_get_furthest_stand_beside_both_controls_and_the_authors_
     assert 3 <= len(penalties) <= 4
     assert len(set(penalties)) == len(penalties)
     assert "hsq_gl12" in penalties
+
+
+def test_the_authors_choice_is_shown_where_it_loses_more_than_is_bearable_too():
+    runs = prepared(read_table(STUDIES / "cifar10_strengths.csv"))
+    assert "hsq_gl12" not in set(choices(runs, "dead kernels", most=9)["method"])
+    shown = curves(runs, "dead kernels")["hsq_gl12, neuron-wise, gradient"]
+    assert shown["level"].iloc[-1] >= 0.8
 
 
 def test_a_curve_has_the_numbers_of_the_page(digits):

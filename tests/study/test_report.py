@@ -16,7 +16,7 @@ from hgsr_lite.study.intervals import confidence_half_width
 from hgsr_lite.study.report import PATH, accuracy_at, differences, page, prepared, report
 from hgsr_lite.study.study import Study
 from hgsr_lite.study.tables import read_rows, read_table, with_paths
-from hgsr_lite.study.verdicts import GOALS, TUNED, against_plain, choices
+from hgsr_lite.study.verdicts import GOALS, TUNED, against_plain, choices, on_paths
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
@@ -323,38 +323,72 @@ def along(runs: pd.DataFrame, level: float, *path: str, gain: str = "dead kernel
     return found.set_index("seed")[TUNED[1]]
 
 
-def test_what_cifar10_says_at_equal_shares_of_dead_kernels_is_read_along_the_paths():
-    runs = prepared(read_table(STUDIES / "cifar10_alexnet.csv"))
-    runs = runs[runs["start"] == "he"]
+def at_equal_shares(
+    name: str, heading: str, ways: dict[str, tuple[str, str, str]], seeds: list[str]
+) -> tuple[pd.DataFrame, str]:
+    """Where 80 % of the kernels are dead: the accuracies by seed, found to be those said; and the words."""
+    runs = prepared(read_table(STUDIES / f"{name}.csv"))
+    runs = on_paths(runs[runs["start"] == "he"]), runs[(runs["start"] == "he") & (runs["method"] == "dense")]
     text = (STUDIES / "README.md").read_text(encoding="utf-8")
-    words = text.partition("**At equal shares")[2].partition("**Does the lead")[0]
-    dense = runs[runs["method"] == "dense"].set_index("seed")[TUNED[1]]
-    ways = {
-        "cut": ("magnitude", "kernel", "cut"),
-        "l1": ("l1", "feature", "gradient"),
-        "gl12": ("gl12", "feature", "gradient"),
-        "feature-wise": ("hsq_gl12", "feature", "gradient"),
-        "penalty": ("hsq_gl12", "neuron", "gradient"),
-    }
-    own = runs[runs["l1_mix"] != 0.5]  # the authors' settings are a path of one point
-    found = pd.DataFrame({name: along(own, 0.7995, *way) for name, way in ways.items()})
+    words = text.partition(heading)[2].partition("\n**A wider" if "Does" in heading else "\n**Does")[0]
+    found = pd.DataFrame({name: along(runs[0], 0.7995, *way) for name, way in ways.items()})
+    found.insert(0, "dense", runs[1].set_index("seed")[TUNED[1]])
     rows = re.findall(r"^\| (\d) \| (.+) \|$", words, flags=re.MULTILINE)
-    assert [seed for seed, _ in rows] == ["0", "1", "2"]
+    assert [seed for seed, _ in rows] == seeds
     for seed, said in rows:
-        numbers = [dense[int(seed)], *found.loc[int(seed)]]
-        assert said.split(" | ") == [f"{100 * number:.1f}" for number in numbers]
+        assert said.split(" | ") == [f"{100 * number:.1f}" for number in found.loc[int(seed)]]
+    return found, " ".join(words.split())
+
+
+WAYS_ON_CIFAR10 = {
+    "cut": ("magnitude", "kernel", "cut"),
+    "l1": ("l1", "feature", "gradient"),
+    "gl12": ("gl12", "feature", "gradient"),
+    "feature-wise": ("hsq_gl12", "feature", "gradient"),
+    "penalty": ("hsq_gl12", "neuron", "gradient"),
+}
+
+
+def leads(found: pd.DataFrame) -> dict[str, str]:
+    """The penalty's lead over each rival, in points and paired, as it is written."""
     apart = found[["cut", "l1", "gl12"]].rsub(found["penalty"], axis=0)
     assert (apart > 0).all(axis=None)
     half = pd.Series(confidence_half_width(apart.std(), apart.count()), apart.columns)
     corrected = multipletests([ttest_1samp(apart[name], 0).pvalue for name in apart], method="holm")[1]
-    for name, p in zip(apart, corrected, strict=True):
-        said = f"{100 * apart[name].mean():.1f} ± {100 * half[name]:.1f} points (p {p:.3f})"
-        assert said in " ".join(words.split()), said
+    return {
+        name: f"{100 * apart[name].mean():.1f} ± {100 * half[name]:.1f} points (p {p:.3f})"
+        for name, p in zip(apart, corrected, strict=True)
+    }
+
+
+def test_what_cifar10_says_at_equal_shares_of_dead_kernels_is_read_along_the_paths():
+    found, words = at_equal_shares("cifar10_alexnet", "**At equal shares", WAYS_ON_CIFAR10, ["0", "1", "2"])
+    for said in leads(found).values():
+        assert said in words, said
+
+
+def test_what_new_seeds_say_of_the_lead_is_the_table_s():
+    ways = {name: way for name, way in WAYS_ON_CIFAR10.items() if name != "feature-wise"}
+    found, words = at_equal_shares("cifar10_strengths", "**Does the lead hold", ways, ["3", "4", "5"])
+    for name, said in leads(found).items():
+        assert f"of {'the cut' if name == 'cut' else f'`{name}`'} by {said}" in words, said
+    lost = found["dense"] - found["penalty"]
+    half = confidence_half_width(pd.Series([lost.std()]), pd.Series([3]))[0]
+    assert f"costs {100 * lost.mean():.1f} ± {100 * half:.1f} points against dense" in words
+    study = Study.read(STUDIES / "cifar10_strengths.toml")
+    assert len(read_table(study.table)) == len(study.grid.recipes) == 51
+    assert "the first of its 51 runs" in words
+    page = (STUDIES.parent / "notebooks" / "09_at_paper_scale.ipynb").read_text(encoding="utf-8")
+    points, luck = zip(
+        *(said.rstrip(")").split(" points (p ") for said in leads(found).values()), strict=True
+    )
+    below = f"ahead, at {100 * lost.mean():.1f} ± {100 * half:.1f} points below dense"
+    assert f"| {'; '.join(points)} | {'; '.join(luck)} | {below} (" in page
 
 
 def test_what_is_said_of_the_other_networks_on_cifar10_is_the_tables():
     text = (STUDIES / "README.md").read_text(encoding="utf-8")
-    words = " ".join(text.partition("**A wider network**")[2].partition("**Does the lead")[0].split())
+    words = " ".join(text.partition("**A wider network**")[2].partition("**One fraction")[0].split())
     for name in ("vgg11", "resnet18"):
         study = Study.read(STUDIES / f"cifar10_{name}.toml")
         assert f"{len(read_table(study.table))} of {len(study.grid.recipes)} runs" in words
@@ -373,7 +407,7 @@ def test_what_is_said_of_three_seeds_of_cifar10_is_the_table_s():
     table = read_table(STUDIES / "cifar10_seeds.csv")
     assert len(table) == len(Study.read(STUDIES / "cifar10_seeds.toml").grid.recipes) == 9
     text = (STUDIES / "README.md").read_text(encoding="utf-8")
-    words = text.partition("**Does the lead hold")[2].partition("\n## ")[0]
+    words = text.partition("**One fraction is not")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\d) \| (.+) \|$", words, flags=re.MULTILINE)
     worst = []
     for seed, said in rows:
