@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hgsr_lite.skipping import DenseNetwork
+from hgsr_lite.skipping import DenseNetwork, compiled_for
 
 LIVING, CSR = "living kernels", "im2col and CSR"
 
@@ -37,12 +37,9 @@ def called_on(network: DenseNetwork, images: Tensor) -> Callable[[], Tensor]:
 
 
 def compiled(network: nn.Module, images: Tensor) -> DenseNetwork:
-    """A dense network in channels_last under `torch.compile`, compiled for as many images as these."""
-    torch.compiler.reset()  # after eight forms it would compile no more, silently
-    form = DenseNetwork(network, torch.channels_last)
-    form.network = torch.compile(form.network, dynamic=False)
-    called_on(form, images)()
-    return form
+    """A dense network under `torch.compile`, with nothing compiled before: after eight forms it refuses."""
+    torch.compiler.reset()
+    return compiled_for(network, images)
 
 
 def carry_weights_(network: nn.Module, forms: Iterable[nn.Module]) -> None:

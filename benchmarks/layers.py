@@ -82,7 +82,7 @@ SHAPES = tuple(
 
 
 def shapes_of(model: nn.Module, images: Tensor) -> list[Shape]:
-    """The different convolutions of a network but the first, which no penalty empties."""
+    """The different convolutions of a network but the first, whose kernels all live in the benchmarks."""
     found: dict[Shape, None] = {}
 
     def note(layer: nn.Conv2d, given: tuple[Tensor], _: Tensor) -> None:

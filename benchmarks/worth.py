@@ -242,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "benchmarks.worth", __doc__, "few networks, one seed, few rounds", arguments, more=more
     )
     comparison = COMPARISONS[options.study]
+    if options.networks is not None:  # a place that cannot be written is found before anything is trained
+        options.networks.mkdir(parents=True, exist_ok=True)
     table = measure(comparison, options.quick, options.networks)
     print(worth_table(table, comparison))
     table.to_csv(options.out / f"{comparison.name}.csv", index=False, float_format="%.6g")

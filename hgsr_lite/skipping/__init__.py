@@ -5,7 +5,7 @@ layer both ways, `layers` holds what takes a convolution's place, `chain` leaves
 
 from __future__ import annotations
 
-from hgsr_lite.skipping.choice import FORMATS, DenseNetwork
+from hgsr_lite.skipping.choice import FORMATS, DenseNetwork, compiled_for
 from hgsr_lite.skipping.layers import LivingConvolution
 from hgsr_lite.skipping.living_file import living_state, load_living, save_living
 from hgsr_lite.skipping.network import skip_dead_kernels
@@ -14,6 +14,7 @@ __all__ = [
     "FORMATS",
     "DenseNetwork",
     "LivingConvolution",
+    "compiled_for",
     "living_state",
     "load_living",
     "save_living",

@@ -47,6 +47,17 @@ class DenseNetwork(nn.Module):
         return self.network(images.contiguous(memory_format=self.memory_format))
 
 
+def compiled_for(network: nn.Module, images: Tensor) -> DenseNetwork:
+    """A dense network under `torch.compile`, for as many images as these; raises what the compiler raises.
+
+    As one graph: what is compiled in parts only would be timed as compiled, and be nearly as it was.
+    """
+    form = DenseNetwork(network, list(formats_of(images).values())[-1])
+    form.network = torch.compile(form.network, fullgraph=True, dynamic=False)
+    form(images)
+    return form
+
+
 def choose_layer(layer: nn.Conv2d, shape: torch.Size, is_first: bool) -> tuple[LivingConvolution | None, str]:
     """The living form of a layer where it pays, and why it is dense, if it is.
 

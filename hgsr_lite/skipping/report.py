@@ -22,7 +22,7 @@ from hgsr_lite.removal import (
     macs,
     written,
 )
-from hgsr_lite.skipping.choice import DenseNetwork, formats_of
+from hgsr_lite.skipping.choice import DenseNetwork, compiled_for, formats_of
 from hgsr_lite.skipping.living_file import living_bytes, stored_numbers
 
 COMPILED = "torch.compile"
@@ -85,17 +85,11 @@ def network_costs(
 
 
 def _compiled(fused: nn.Module, images: Tensor) -> tuple[nn.Module | None, str]:
-    """The dense network under `torch.compile`, compiled for these images, or None and why it cannot be.
-
-    As one graph: what is compiled in parts only would be timed as compiled, and be nearly as it was.
-    """
-    form = DenseNetwork(fused, list(formats_of(images).values())[-1])
-    form.network = torch.compile(form.network, fullgraph=True, dynamic=False)
+    """The dense network under `torch.compile`, or None and why it cannot be."""
     try:
-        form(images)
+        return compiled_for(fused, images), ""
     except Exception as error:  # the compiler's, or of a forward method that it cannot follow
         return None, first_line(error)
-    return form, ""
 
 
 def _seconds(

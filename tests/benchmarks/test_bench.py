@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks import worth
 from benchmarks.layers import layers_table
 from benchmarks.measurements import SMALL_AND_LARGE
 from benchmarks.skipping import network_table
@@ -59,10 +60,10 @@ def test_the_quick_benchmark_fills_its_table_and_its_variants_agree(tmp_path):
             assert len(skipped) == rows
             assert (skipped[["dense ms", "living ms", "times as fast", "limit"]] > 0).all(axis=None)
         assert (tmp_path / "layers.png").stat().st_size > 5000
-        worth = pd.read_csv(tmp_path / "worth.csv")
-        assert worth["path"].value_counts().to_dict() == {"hsq_gl12": 2, "gl12": 2, "dense": 2}
-        assert (worth[["bytes", "dense ms", "ms"]] > 0).all(axis=None)
-        assert worth["test accuracy"].min() > 0.8
+        costs = pd.read_csv(tmp_path / "worth.csv")
+        assert costs["path"].value_counts().to_dict() == {"hsq_gl12": 2, "gl12": 2, "dense": 2}
+        assert (costs[["bytes", "dense ms", "ms"]] > 0).all(axis=None)
+        assert costs["test accuracy"].min() > 0.8
         assert (tmp_path / "worth.png").stat().st_size > 5000
         if CHROMIUM:
             figures = pd.read_csv(tmp_path / "live.csv").set_index("figure")
@@ -91,6 +92,14 @@ def test_what_is_said_of_accuracy_against_time_and_bytes_is_the_tables():
     ours, shown = forms[best], {*re.findall(r"`(\w+ [^`]+)` \|", worth_table(table, COMPARISONS["digits"]))}
     leads = 100 * (ours / forms[sorted(shown - {best})] - 1)
     assert f"`hsq_gl12`'s {ours:.1f} is the highest, by {leads.min():.0f} to {leads.max():.0f} %" in said
+    page = (REPOSITORY / "notebooks" / "08_a_smaller_network.ipynb").read_text(encoding="utf-8")
+    row, kernels = means.loc[best, WAYS[1]], forms["magnitude kernel 0.6"]
+    for words in (
+        f"{ours:.1f} times ({row['lowest']:.1f} to {row['highest']:.1f} over seeds) as fast as dense",
+        f"kernels cut by size {kernels:.1f}, channels at random {forms['random neuron 0.3']:.1f}, "
+        f"by size {forms['magnitude feature 0.3']:.1f}; dense in that form {forms['dense']:.1f}",
+    ):
+        assert words in page, words
     harsher = forms["hsq_gl12 neuron fraction 320 proximal"]
     assert f"with more dead kernels, was timed at {harsher:.1f}" in said
     dense, least = means.loc["dense"].iloc[0], means.loc["hsq_gl12 neuron fraction 160 proximal", WAYS[1]]
@@ -115,10 +124,18 @@ def test_what_is_said_of_cifar10_s_accuracy_against_time_and_bytes_is_the_table_
     dense = found.loc["dense", "median"]
     assert f"{ours['median']:.1f} times as fast, the others {times}, the dense" in said
     assert f"in the same form {dense:.1f};" in said
+    page = (REPOSITORY / "notebooks" / "08_a_smaller_network.ipynb").read_text(encoding="utf-8")
+    assert f"On CIFAR-10, two points lost: {ours['median']:.1f}, others {times} (" in page
     within_one = found[(lost <= 0.01) & (found["path"] != "dense")].sort_values("median")
     assert "hsq_gl12" not in set(within_one["path"])
     assert f"`{within_one['path'].iloc[-1]}` is the fastest, with {within_one['median'].iloc[-1]:.1f}" in said
     assert (lost[found["path"] == "channels cut by size"] > 0.02).all()
+
+
+def test_a_folder_for_networks_that_cannot_be_made_is_found_before_the_first_training(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(FileExistsError):
+        worth.main(["--quick", "--networks", str(tmp_path / "taken"), "--out", str(tmp_path)])
 
 
 def test_what_is_said_of_runs_an_hour_is_the_measurement_s():

@@ -324,15 +324,15 @@ def along(runs: pd.DataFrame, level: float, *path: str, gain: str = "dead kernel
 
 
 def at_equal_shares(
-    name: str, heading: str, ways: dict[str, tuple[str, str, str]], seeds: list[str]
+    study: str, heading: str, next_heading: str, ways: dict[str, tuple[str, str, str]], seeds: list[str]
 ) -> tuple[pd.DataFrame, str]:
     """Where 80 % of the kernels are dead: the accuracies by seed, found to be those said; and the words."""
-    runs = prepared(read_table(STUDIES / f"{name}.csv"))
-    runs = on_paths(runs[runs["start"] == "he"]), runs[(runs["start"] == "he") & (runs["method"] == "dense")]
+    runs = prepared(read_table(STUDIES / f"{study}.csv"))
+    runs = runs[runs["start"] == "he"]
     text = (STUDIES / "README.md").read_text(encoding="utf-8")
-    words = text.partition(heading)[2].partition("\n**A wider" if "Does" in heading else "\n**Does")[0]
-    found = pd.DataFrame({name: along(runs[0], 0.7995, *way) for name, way in ways.items()})
-    found.insert(0, "dense", runs[1].set_index("seed")[TUNED[1]])
+    words = text.partition(heading)[2].partition(next_heading)[0]
+    found = pd.DataFrame({name: along(on_paths(runs), 0.7995, *way) for name, way in ways.items()})
+    found.insert(0, "dense", runs[runs["method"] == "dense"].set_index("seed")[TUNED[1]])
     rows = re.findall(r"^\| (\d) \| (.+) \|$", words, flags=re.MULTILINE)
     assert [seed for seed, _ in rows] == seeds
     for seed, said in rows:
@@ -362,14 +362,18 @@ def leads(found: pd.DataFrame) -> dict[str, str]:
 
 
 def test_what_cifar10_says_at_equal_shares_of_dead_kernels_is_read_along_the_paths():
-    found, words = at_equal_shares("cifar10_alexnet", "**At equal shares", WAYS_ON_CIFAR10, ["0", "1", "2"])
+    found, words = at_equal_shares(
+        "cifar10_alexnet", "**At equal shares", "**Does the lead", WAYS_ON_CIFAR10, ["0", "1", "2"]
+    )
     for said in leads(found).values():
         assert said in words, said
 
 
 def test_what_new_seeds_say_of_the_lead_is_the_table_s():
     ways = {name: way for name, way in WAYS_ON_CIFAR10.items() if name != "feature-wise"}
-    found, words = at_equal_shares("cifar10_strengths", "**Does the lead hold", ways, ["3", "4", "5"])
+    found, words = at_equal_shares(
+        "cifar10_strengths", "**Does the lead hold", "**A wider network", ways, ["3", "4", "5"]
+    )
     for name, said in leads(found).items():
         assert f"of {'the cut' if name == 'cut' else f'`{name}`'} by {said}" in words, said
     lost = found["dense"] - found["penalty"]

@@ -121,32 +121,23 @@ def _strip(count, length, item, image, image_step, out, out_step, residual, chan
     one after the other.
     """
     lanes = _BYTES // item
-    vectors = _power_of_two(min(TOGETHER_VECTORS, length // lanes))
-    positions = TOGETHER_VECTORS // vectors
-    if channels > 1 and positions <= count:
-        for begin in range(0, count, positions):
-            position = min(begin, count - positions)
-            for start in range(0, length, vectors * lanes):
-                ahead = min(start, length - vectors * lanes) * item
-                to = position * out_step + ahead
-                _tile_together(
-                    positions, image + position * image_step + ahead, image_step, out + to, out_step,
-                    residual + to if residual else 0, job,
-                )  # fmt: skip
-        return
-    vectors = _power_of_two(min(VECTORS, length // lanes))
-    positions = _power_of_two(min(VECTORS // vectors, count))
-    for number in range(channels):
+    most = TOGETHER_VECTORS if channels > 1 else VECTORS
+    vectors = _power_of_two(min(most, length // lanes))
+    positions = _power_of_two(min(most // vectors, count))
+    is_together = channels > 1 and positions * vectors == most
+    for number in range(1 if is_together else channels):
         own, away = _job_of(number, item, job), number * job[3][2]
         for begin in range(0, count, positions):
             position = min(begin, count - positions)
             for start in range(0, length, vectors * lanes):
                 ahead = min(start, length - vectors * lanes) * item
+                seen = image + position * image_step + ahead
                 to = away + position * out_step + ahead
-                _tile(
-                    positions, vectors, image + position * image_step + ahead, image_step, out + to, out_step,
-                    residual + to if residual else 0, own,
-                )  # fmt: skip
+                added = residual + to if residual else 0
+                if is_together:
+                    _tile_together(positions, seen, image_step, out + to, out_step, added, own)
+                else:
+                    _tile(positions, vectors, seen, image_step, out + to, out_step, added, own)
 
 
 @njit
