@@ -309,7 +309,6 @@ export class PageModel {
     Object.assign(this, { state, allowed, keys, inAddress: keys.length > 0, listeners: new Map(), python: null });
     if (this.inAddress) this.readAddress();
     this.writeAddress = seldom(() => history.replaceState(null, "", `#${this.address()}`), 200);
-    this.sendChanges = seldom(() => this.python?.save_changes(), 60);
   }
 
   get(key) {
@@ -337,7 +336,9 @@ export class PageModel {
   }
 
   save_changes() {
-    if (this.python) this.sendChanges();
+    // At once: the widget's model sends one message at a time and, while a change waits its turn, passes over what
+    // Python repeats of the ones before. Of a change kept back here it would know nothing, and set it back.
+    this.python?.save_changes();
     if (this.inAddress) this.writeAddress();
   }
 

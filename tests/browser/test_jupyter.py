@@ -134,13 +134,40 @@ def test_two_tabs_of_one_notebook_show_one_figure_and_do_not_disturb_each_other(
     tabs.close()
 
 
-def drag(page: Page, right: int) -> None:
-    """Drag the point by hand, some pixels to the right."""
+def test_what_is_under_the_hand_is_never_set_back_by_the_answer_to_an_earlier_move(
+    browser: Browser, lab: Server
+):
+    """Python repeats each change to its pages; of a move, when the hand is already further on."""
+    page = opened(browser, lab, "drag.ipynb", [FIRST, SECOND])
+    run_all(page)
+    page.get_by_text("a is 1.6 es").wait_for(timeout=LONG)
+    point = page.get_by_role("slider", name="kernels a and b")
+    point.evaluate("""point => {
+        window.stops = [point.getAttribute("aria-valuetext")];
+        const look = () => stops.push(point.getAttribute("aria-valuetext"));
+        new MutationObserver(look).observe(point, { attributeFilter: ["aria-valuetext"] });
+    }""")
+    drag(page, -90, steps=60, pause=15)
+    page.wait_for_timeout(1500)
+    stops = [float(words.split(",")[0].removeprefix("a ")) for words in page.evaluate("stops")]
+    assert len(stops) > 20
+    assert stops == sorted(stops, reverse=True)
+    shown = point_in(page).split(",")[0].removeprefix("a ")
+    page.locator(".jp-CodeCell").nth(1).click()
+    page.keyboard.press("Shift+Enter")
+    page.get_by_text(f"a is {shown} es").wait_for(timeout=LONG)
+    page.close()
+
+
+def drag(page: Page, right: int, steps: int = 10, pause: int = 0) -> None:
+    """Drag the point by hand, some pixels to the right, with a pause of some milliseconds after each step."""
     point = page.get_by_role("slider", name="kernels a and b").bounding_box()
     x, y = point["x"] + point["width"] / 2, point["y"] + point["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x + right, y, steps=10)
+    for step in range(1, steps + 1):
+        page.mouse.move(x + right * step / steps, y)
+        page.wait_for_timeout(pause)
     page.mouse.up()
 
 
