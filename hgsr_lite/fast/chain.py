@@ -6,6 +6,7 @@ images come is prepared once for each shape.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,13 +65,15 @@ def smallest_batch(dtype: torch.dtype) -> int:
     return lanes(dtype.itemsize)
 
 
-def prepare_chain(links: Sequence[Link], shape: torch.Size, dtype: torch.dtype) -> Chain:
+def prepare_chain(
+    links: Sequence[Link], shape: torch.Size, dtype: torch.dtype, tile: int = sys.maxsize
+) -> Chain:
     """A chain for images of one shape, `smallest_batch` of them at least: `run(images)` gives the last value.
 
-    Raises `ValueError` for images that a layer cannot take. It holds on to the tensors of its layers, and
-    shares work among as many threads as PyTorch has now.
+    They go through all layers `tile` at a time. Raises `ValueError` for images that a layer cannot take. It
+    holds on to the tensors of its layers, and shares work among as many threads as PyTorch has now.
     """
     # Numba takes a second to import: only those who run such a network pay for it.
     from hgsr_lite.fast.cpu.living_chain import Chain
 
-    return Chain(links, shape, dtype)
+    return Chain(links, shape, dtype, tile)

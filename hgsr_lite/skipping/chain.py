@@ -45,11 +45,7 @@ class LivingChain(nn.Module):
         if torch.compiler.is_compiling() or not self._may_run(images):
             return self._one_by_one(images)
         self._forget_what_changed()
-        parts = images.tensor_split(-(-images.shape[0] // self.tile))
-        if parts[-1].shape[0] < smallest_batch(images.dtype):
-            parts = [images]
-        found = [self._run(part) for part in parts]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        return self._run(images)
 
     def _may_run(self, images: Tensor) -> bool:
         """Whether nobody could tell, but for the time that it takes."""
@@ -77,11 +73,11 @@ class LivingChain(nn.Module):
             self._prepared, self._made_of = {}, held
 
     def _run(self, images: Tensor) -> Tensor:
-        key = images.shape, images.dtype, torch.get_num_threads()
+        key = images.shape, images.dtype, torch.get_num_threads(), self.tile
         chain = self._prepared.get(key)
         if chain is None:
             links = [Link(layer.description(), *others) for layer, *others in self.steps]
-            chain = prepare_chain(links, images.shape, images.dtype)
+            chain = prepare_chain(links, images.shape, images.dtype, self.tile)
             if len(self._prepared) >= _SHAPES:
                 self._prepared = {}
             self._prepared[key] = chain

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import math
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
 
 import pytest
 import torch
@@ -19,11 +22,24 @@ from hgsr_lite.fast import (
     MaxPool,
     MeanPool,
     Window,
+    batch_innermost,
     prepare_chain,
     smallest_batch,
 )
 
-sparse_convolution = pytest.importorskip("hgsr_lite.fast.cpu.sparse_convolution").sparse_convolution
+convolutions = pytest.importorskip("hgsr_lite.fast.cpu.sparse_convolution")
+chains = pytest.importorskip("hgsr_lite.fast.cpu.living_chain")
+sparse_convolution = convolutions.sparse_convolution
+
+
+@contextmanager
+def threads_of(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @settings(max_examples=80)
@@ -73,6 +89,37 @@ def test_whatever_its_layers_read_no_value_is_overwritten_before_it_was_read_for
         )
     found = prepare_chain(links, images.shape, images.dtype).run(images)
     assert torch.equal(found, values[-1])
+
+
+LAYOUTS = {
+    "image by image": torch.Tensor.contiguous,
+    "channels last": lambda images: images.contiguous(memory_format=torch.channels_last),
+    "batch innermost": batch_innermost,
+    "every other image": lambda images: images.repeat_interleave(2, dim=0)[::2],
+}
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(16, 100), st.integers(1, 120), st.integers(1, 3), st.sampled_from(list(LAYOUTS)),
+    st.integers(1, 6), st.booleans(),
+)  # fmt: skip
+def test_parts_threads_and_layouts_change_no_bit(count, tile, threads, layout, side, shares_always):
+    images = torch.randn(count, 3, side, side)
+    links = [
+        Link(convolution(4, 3, 0), 0), Link(convolution(4, 4, 1), 1, 1),
+        Link(MaxPool((1, 1), (1, 1), (0, 0), False), 2), Link(convolution(5, 4, 2, 1.5), 3),
+    ]  # fmt: skip
+    wanted = prepare_chain(links, images.shape, images.dtype).run(images)
+    least = 0 if shares_always else 1 << 22
+    with (
+        threads_of(threads),
+        mock.patch.multiple(chains, PARALLEL_FROM=least),
+        mock.patch.multiple(convolutions, PARALLEL_FROM=least),
+    ):
+        found = prepare_chain(links, images.shape, images.dtype, tile).run(LAYOUTS[layout](images))
+    assert torch.equal(found, wanted)
+    assert found.permute(1, 2, 3, 0).is_contiguous()
 
 
 def test_what_it_gave_stays_when_it_is_run_again():

@@ -12,13 +12,14 @@ from functools import cache
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
 from hgsr_lite.fast import living
 from hgsr_lite.fast.cpu.compiling import compiled
 from hgsr_lite.fast.cpu.living_tile import lanes, vector_bytes
+from hgsr_lite.fast.cpu.memory import pointer
 
 _BYTES = vector_bytes()
 _WHOLE = ir.IntType(64)
@@ -72,7 +73,8 @@ def _turn_block(typing_context, images, image_step, out, out_step, sample):
     return types.void(images, image_step, out, out_step, sample), generate
 
 
-def _turn(images, out, count, size, sample):
+@njit
+def turn(images, out, count, size, sample):
     """Transpose `count` rows of `size` numbers; the last blocks overlap those before."""
     item = sample.itemsize
     side = _BYTES // item
@@ -86,13 +88,28 @@ def _turn(images, out, count, size, sample):
             )  # fmt: skip
 
 
+@njit
+def copy_rows(images, step, out, out_step, rows, length, sample):
+    """Copy rows of `length` numbers that lie `step` and `out_step` bytes apart, from address to address."""
+    for row in range(rows):
+        seen = carray(pointer(images + row * step), (length,), sample.dtype)
+        copied = carray(pointer(out + row * out_step), (length,), sample.dtype)
+        for number in range(length):
+            copied[number] = seen[number]
+
+
+def _turn_alone(images, out, count, size, sample):
+    turn(images, out, count, size, sample)
+
+
 @cache
 def _compiled_turn() -> Callable:
-    return compiled(_turn, nogil=True)
+    return compiled(_turn_alone, nogil=True)
 
 
 @cache
-def _sample(dtype: torch.dtype) -> np.ndarray:
+def sample_of(dtype: torch.dtype) -> np.ndarray:
+    """An array by which a compiled loop knows the dtype of what lies at an address."""
     return torch.empty(0, dtype=dtype).numpy()
 
 
@@ -108,5 +125,5 @@ def batch_innermost(images: Tensor) -> Tensor:
         return living.batch_innermost(images)
     images = images.contiguous()
     out = living.empty_images(images, channels, height, width)
-    _compiled_turn()(images.data_ptr(), out.data_ptr(), count, size, _sample(images.dtype))
+    _compiled_turn()(images.data_ptr(), out.data_ptr(), count, size, sample_of(images.dtype))
     return out

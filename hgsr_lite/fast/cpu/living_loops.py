@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+import numpy as np
+from numba import carray, njit
 
-from numba import njit
-
-from hgsr_lite.fast.cpu import living_tile
-from hgsr_lite.fast.cpu.compiling import compiled, mark_of
 from hgsr_lite.fast.cpu.living_tile import (
     TOGETHER_VECTORS,
     VECTORS,
@@ -18,6 +14,30 @@ from hgsr_lite.fast.cpu.living_tile import (
     together,
     vector_bytes,
 )
+from hgsr_lite.fast.cpu.memory import pointer
+
+CONVOLUTION, MAX_POOL, MEAN_POOL = range(3)
+LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            # Which kind, and the numbers of the values that it reads, adds and writes.
+            "kind", "source", "residual", "target",
+            # Images that come in and outputs: places of a channel, images.
+            "channels", "height", "width", "batch", "out_height", "out_width",
+            # Stretches of outputs that see the same, down and right: addresses of their tables, and lengths.
+            "row_runs", "row_run_count", "column_runs", "column_run_count",
+            # A convolution's alone: addresses of its living kernels and of offsets in bytes,
+            "inputs", "weights", "starts", "bias", "down_offsets", "right_offsets",
+            # bytes of a channel, numbers of a kernel and of its row, the window,
+            "plane", "kernel_size", "kernel_width", "stride_down", "stride_right", "above", "left",
+            # whether it slides by one, rows of outputs done for all channels, channels done together.
+            "slides", "rows_at_once", "together",
+        )
+    ] + [("low", np.float64), ("high", np.float64)]
+)  # fmt: skip
+"""A layer for images of one shape, as the loops read it. A pool has `channels` alike; for a convolution they
+are its output channels."""
 
 SLIDING = 3
 """The width of kernels for which there are sliding tiles."""
@@ -163,7 +183,7 @@ def _rectangle(
 @njit
 def _sliding_rows(rows, columns, sizes, item, image, out, residual, channels, job):
     """Rows of outputs, two at least in each, of kernels that slide by one; inputs begin at `image`."""
-    width, batch, _, _, stride_down, _, _, left, _ = sizes
+    width, batch, stride_down, left = sizes
     lanes, one = _BYTES // item, batch * item
     most = TOGETHER_VECTORS if channels > 1 else VECTORS
     vectors = _power_of_two(min(most // min(4, _power_of_two(columns)), batch // lanes))
@@ -188,54 +208,64 @@ def _sliding_rows(rows, columns, sizes, item, image, out, residual, channels, jo
                         _sliding_tile(positions, vectors, line, one, out + to, one, added, own)
 
 
-def _convolve_of(mark: int) -> Callable:
-    """The loop over channels. Numba's cache tells two compilations apart by what a function closes over."""
+@njit
+def _table(address, rows, columns):
+    """Whole numbers that lie at an address."""
+    return carray(pointer(address), (rows, columns), np.int64)
 
-    def convolve(
-        first, end, images, out, residual, tables, starts, biases, low, high, row_runs, column_runs, at_once,
-        sizes, together,
-    ):  # fmt: skip
-        """Write output channels `first` to `end`, `together` of them at once: all of these read alike."""
-        width, batch, out_height, out_width, stride_down, stride_right, above, left, slides = sizes
-        item = biases.itemsize
-        one = batch * item + 0 * mark
-        bounds = (biases.dtype.type(low), biases.dtype.type(high))
-        outputs_apart = out_height * out_width * one
-        for top in range(0, out_height, at_once):
-            bottom = min(top + at_once, out_height)
-            channel = first
-            while channel < end:
-                channels = together if channel + together <= end else 1
-                kernels = (starts[channel], starts[channel + 1])
-                weights_apart = (kernels[1] - kernels[0]) * tables[6] * item
-                apart = (biases.ctypes.data + channel * item, weights_apart, outputs_apart)
-                for down in range(len(row_runs)):
-                    begin, last = max(row_runs[down, 0], top), min(row_runs[down, 1], bottom)
-                    if begin >= last:
-                        continue
-                    reach = (*kernels, row_runs[down, 2], row_runs[down, 3])
-                    if slides:
-                        to = (channel * out_height + begin) * out_width * one
-                        _sliding_rows(
-                            last - begin, out_width, sizes, item,
-                            images + (begin * stride_down - above) * width * one, out + to,
-                            residual + to if residual else 0, channels, (reach, tables, bounds, apart),
-                        )  # fmt: skip
-                        continue
-                    for right in range(len(column_runs)):
-                        column, behind = column_runs[right, 0], column_runs[right, 1]
-                        part = (*reach, column_runs[right, 2], column_runs[right, 3])
-                        corner = (begin * stride_down - above) * width + column * stride_right - left
-                        to = ((channel * out_height + begin) * out_width + column) * one
-                        _rectangle(
-                            last - begin, behind - column, batch, item,
-                            images + corner * one, stride_down * width * one, stride_right * one,
-                            out + to, out_width * one, one, residual + to if residual else 0, channels,
-                            (part, tables, bounds, apart),
-                        )  # fmt: skip
-                channel += channels
 
-    return convolve
+@njit
+def convolve(first, end, layer, images, out, residual, sample):
+    """Write output channels `first` to `end` of a convolution, from address to address (`residual` 0: none).
+
+    `sample` is an array of the images' dtype. Several channels are done at once where all read alike.
+    """
+    starts = _table(layer.starts, layer.channels + 1, 1)
+    row_runs = _table(layer.row_runs, layer.row_run_count, 4)
+    column_runs = _table(layer.column_runs, layer.column_run_count, 4)
+    width, batch, out_height, out_width = layer.width, layer.batch, layer.out_height, layer.out_width
+    stride_down, stride_right, above, left = layer.stride_down, layer.stride_right, layer.above, layer.left
+    tables = (
+        layer.inputs, layer.weights, layer.down_offsets, layer.right_offsets, layer.plane,
+        layer.kernel_width, layer.kernel_size,
+    )  # fmt: skip
+    item = sample.itemsize
+    one = batch * item
+    bounds = (sample.dtype.type(layer.low), sample.dtype.type(layer.high))
+    outputs_apart = out_height * out_width * one
+    for top in range(0, out_height, layer.rows_at_once):
+        bottom = min(top + layer.rows_at_once, out_height)
+        channel = first
+        while channel < end:
+            channels = layer.together if channel + layer.together <= end else 1
+            kernels = (starts[channel, 0], starts[channel + 1, 0])
+            weights_apart = (kernels[1] - kernels[0]) * layer.kernel_size * item
+            apart = (layer.bias + channel * item, weights_apart, outputs_apart)
+            for down in range(len(row_runs)):
+                begin, last = max(row_runs[down, 0], top), min(row_runs[down, 1], bottom)
+                if begin >= last:
+                    continue
+                reach = (*kernels, row_runs[down, 2], row_runs[down, 3])
+                if layer.slides:
+                    to = (channel * out_height + begin) * out_width * one
+                    _sliding_rows(
+                        last - begin, out_width, (width, batch, stride_down, left), item,
+                        images + (begin * stride_down - above) * width * one, out + to,
+                        residual + to if residual else 0, channels, (reach, tables, bounds, apart),
+                    )  # fmt: skip
+                    continue
+                for right in range(len(column_runs)):
+                    column, behind = column_runs[right, 0], column_runs[right, 1]
+                    part = (*reach, column_runs[right, 2], column_runs[right, 3])
+                    corner = (begin * stride_down - above) * width + column * stride_right - left
+                    to = ((channel * out_height + begin) * out_width + column) * one
+                    _rectangle(
+                        last - begin, behind - column, batch, item,
+                        images + corner * one, stride_down * width * one, stride_right * one,
+                        out + to, out_width * one, one, residual + to if residual else 0, channels,
+                        (part, tables, bounds, apart),
+                    )  # fmt: skip
+            channel += channels
 
 
 @njit
@@ -255,37 +285,23 @@ def _pool_window(is_max, vectors, image, row_step, column_step, rows, columns, o
         _mean1(image, row_step, column_step, rows, columns, out, sample)
 
 
-def _pool_of(mark: int) -> Callable:
-    """The loop over channels of a pool; `mark` as in `_convolve_of`."""
-
-    def pool(first, end, images, out, is_max, rows, columns, height, width, batch, sample):
-        """Write channels `first` to `end`; `rows` and `columns` hold what each output sees, (first, end)."""
-        item = sample.itemsize + 0 * mark
-        lanes, one = _BYTES // item, batch * item
-        vectors = _power_of_two(min(4, batch // lanes))
-        for channel in range(first, end):
-            for down in range(len(rows)):
-                for right in range(len(columns)):
-                    corner = (channel * height + rows[down, 0]) * width + columns[right, 0]
-                    to = (channel * len(rows) + down) * len(columns) + right
-                    for start in range(0, batch, vectors * lanes):
-                        ahead = min(start, batch - vectors * lanes) * item
-                        _pool_window(
-                            is_max, vectors, images + corner * one + ahead, width * one, one,
-                            rows[down, 1] - rows[down, 0], columns[right, 1] - columns[right, 0],
-                            out + to * one + ahead, sample,
-                        )  # fmt: skip
-
-    return pool
-
-
-@cache
-def compiled_convolution() -> Callable:
-    """The loop over output channels; it runs without Python's lock, so that threads can share them."""
-    return compiled(_convolve_of(mark_of(living_tile)), nogil=True)
-
-
-@cache
-def compiled_pool() -> Callable:
-    """The loop over channels, as in `compiled_convolution`."""
-    return compiled(_pool_of(mark_of(living_tile)), nogil=True)
+@njit
+def pool(first, end, layer, images, out, sample):
+    """Write channels `first` to `end` of a pool, from address to address."""
+    rows = _table(layer.row_runs, layer.row_run_count, 2)
+    columns = _table(layer.column_runs, layer.column_run_count, 2)
+    height, width, batch = layer.height, layer.width, layer.batch
+    lanes, one = _BYTES // sample.itemsize, batch * sample.itemsize
+    vectors = _power_of_two(min(4, batch // lanes))
+    for channel in range(first, end):
+        for down in range(len(rows)):
+            for right in range(len(columns)):
+                corner = (channel * height + rows[down, 0]) * width + columns[right, 0]
+                to = (channel * len(rows) + down) * len(columns) + right
+                for start in range(0, batch, vectors * lanes):
+                    ahead = min(start, batch - vectors * lanes) * sample.itemsize
+                    _pool_window(
+                        layer.kind == MAX_POOL, vectors, images + corner * one + ahead, width * one, one,
+                        rows[down, 1] - rows[down, 0], columns[right, 1] - columns[right, 0],
+                        out + to * one + ahead, sample,
+                    )  # fmt: skip

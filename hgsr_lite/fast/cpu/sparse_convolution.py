@@ -15,24 +15,22 @@ arXiv 1608.01409.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hgsr_lite.fast.cpu.layout import batch_innermost
-from hgsr_lite.fast.cpu.living_loops import SLIDING, TOGETHER, compiled_convolution
+from hgsr_lite.fast.cpu.layout import batch_innermost, sample_of
+from hgsr_lite.fast.cpu.living_layers import Prepared, layer_of
+from hgsr_lite.fast.cpu.living_loops import CONVOLUTION, SLIDING, TOGETHER
 from hgsr_lite.fast.cpu.living_tile import lanes
-from hgsr_lite.fast.cpu.shares import run_shares
 from hgsr_lite.fast.living import LivingKernels, Window, empty_images
 
 _CACHE_BYTES = 1 << 18  # what may be read between two rows of one output channel
-_PARALLEL_FROM = 1 << 22  # multiply-adds: below this, waking a second thread costs more than it saves
+PARALLEL_FROM = 1 << 22  # multiply-adds: below this, waking a second thread costs more than it saves
 
 
 @lru_cache(maxsize=1024)
@@ -57,29 +55,30 @@ def runs(size: int, outputs: int, kernel: int, stride: int, before: int, dilatio
 class _Plan:
     """What the loop needs besides addresses of tensors, for one layer and shape of images.
 
-    `arrays` keeps alive what `tables` points at: offsets of a kernel's rows and columns, in bytes.
+    `arrays` keeps alive what `layer` points at: offsets of a kernel's rows and columns, in bytes, and runs.
     """
 
-    arrays: tuple[np.ndarray, np.ndarray]
-    tables: tuple[int, int, int, int, int]
-    row_runs: np.ndarray
-    column_runs: np.ndarray
-    rows_at_once: int
-    sizes: tuple[int, ...]
+    arrays: tuple[np.ndarray, ...]
+    layer: np.ndarray
 
     @classmethod
-    def of(cls, window: Window, offsets: tuple[np.ndarray, np.ndarray], plane: int, *others) -> _Plan:
+    def of(
+        cls, window: Window, offsets: tuple[np.ndarray, np.ndarray], plane: int, runs: tuple, **sizes: int
+    ) -> _Plan:
         """`plane` is the bytes of an input channel."""
-        addresses = tuple(array.ctypes.data for array in offsets)
         tall, wide = window.kernel
-        return cls(offsets, (*addresses, plane, wide, tall * wide), *others)
+        layer = layer_of(
+            CONVOLUTION, *runs, plane=plane, kernel_width=wide, kernel_size=tall * wide,
+            down_offsets=offsets[0].ctypes.data, right_offsets=offsets[1].ctypes.data, **sizes,
+        )  # fmt: skip
+        return cls((*offsets, *runs), layer)
 
 
 @lru_cache(maxsize=4096)
 def _plan_of_runs(
     window: Window, shape: torch.Size, item: int, outputs: int
-) -> tuple[_Plan, tuple[int, ...], tuple[int, ...]]:
-    """A run: the images of one pixel, and of those beside it. Also what comes out: its shape and strides."""
+) -> tuple[_Plan, tuple[int, ...]]:
+    """A run: the images of one pixel, and of those beside it. Also the shape of what comes out."""
     batch, channels, height, width = shape
     down, right = window.output_size(height, width)
     above, _, left, _ = window.padding
@@ -89,10 +88,13 @@ def _plan_of_runs(
     row_runs = runs(height, down, tall, window.stride[0], above, spread_down)
     column_runs = runs(width, right, wide, window.stride[1], left, spread_right)
     rows_at_once = max(1, min(down, 16, _CACHE_BYTES // (channels * width * one * window.stride[0])))
-    slides = wide == SLIDING and window.stride[1] == spread_right == 1 and right > 1
-    sizes = (width, batch, down, right, *window.stride, above, left, int(slides))
-    plan = _Plan.of(window, offsets, height * width * one, row_runs, column_runs, rows_at_once, sizes)
-    return plan, (batch, outputs, down, right), (1, down * right * batch, right * batch, batch)
+    plan = _Plan.of(
+        window, offsets, height * width * one, (row_runs, column_runs), rows_at_once=rows_at_once,
+        height=height, width=width, batch=batch, out_height=down, out_width=right,
+        stride_down=window.stride[0], stride_right=window.stride[1], above=above, left=left,
+        slides=wide == SLIDING and window.stride[1] == spread_right == 1 and right > 1,
+    )  # fmt: skip
+    return plan, (batch, outputs, down, right)
 
 
 def sparse_convolution(
@@ -115,36 +117,37 @@ def sparse_convolution(
     if shape[0] < lanes(item):
         return _convolve_planes(images, living, bias, window, residual, low, high)
     images = batch_innermost(images)
-    prepared = PreparedConvolution.of(shape, living, bias, window, low, high)
-    out = images.new_empty_strided(prepared.shape, prepared.strides)
-    prepared.run(images.data_ptr(), out.data_ptr(), 0 if residual is None else residual.data_ptr())
+    prepared = prepare_convolution(shape, living, bias, window, low, high)
+    out = empty_images(images, *prepared.shape[1:])
+    added = 0 if residual is None else residual.data_ptr()
+    prepared.run(np.array([images.data_ptr(), added, out.data_ptr()]), sample_of(bias.dtype))
     return out
 
 
-class PreparedConvolution(NamedTuple):
-    """A convolution of images of one shape: all but where they, its outputs and its residual lie.
+def prepare_convolution(
+    shape: torch.Size, living: LivingKernels, bias: Tensor, window: Window, low: float, high: float
+) -> Prepared:
+    """For a batch of `shape`, as many images as a vector holds numbers at least."""
+    plan, out_shape = _plan_of_runs(window, shape, bias.element_size(), bias.shape[0])
+    work = living.weight.numel() * math.prod(out_shape) // max(1, bias.shape[0])
+    return _prepared(plan, out_shape, shape[1], living, bias, low, high, work)
 
-    `shares` are the output channels of each thread. The tensors that it was made of must live as long.
-    """
 
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    loop: Callable
-    arguments: tuple
-    shares: Sequence[int]
-
-    @classmethod
-    def of(
-        cls, shape: torch.Size, living: LivingKernels, bias: Tensor, window: Window, low: float, high: float
-    ) -> PreparedConvolution:
-        """For a batch of `shape`, as many images as a vector holds numbers at least."""
-        plan, out_shape, strides = _plan_of_runs(window, shape, bias.element_size(), bias.shape[0])
-        work = living.weight.numel() * math.prod(out_shape) // max(1, bias.shape[0])
-        return cls(out_shape, strides, *_loop(plan, shape[1], living, bias, low, high, work))
-
-    def run(self, images: int, out: int, residual: int) -> None:
-        """Convolve, from address to address; `residual` is 0 if there is none."""
-        run_shares(self.loop, self.shares, (images, out, residual, *self.arguments))
+def _prepared(
+    plan: _Plan, out_shape: tuple[int, ...], channels: int, living: LivingKernels, bias: Tensor, low: float,
+    high: float, work: int,
+) -> Prepared:  # fmt: skip
+    """Where all kernels live, all output channels read the same inputs, and several do so together."""
+    layer, all_live = plan.layer.copy(), len(living.weight) == channels * bias.shape[0]
+    for name, value in {
+        "channels": bias.shape[0], "inputs": living.inputs.data_ptr(), "weights": living.weight.data_ptr(),
+        "starts": living.starts.data_ptr(), "bias": bias.data_ptr(), "low": low, "high": high,
+        "together": TOGETHER if all_live else 1,
+    }.items():  # fmt: skip
+        layer[name] = value
+    threads = torch.get_num_threads()
+    shares = (0, bias.shape[0]) if threads == 1 or work < PARALLEL_FROM else living.shares(threads)
+    return Prepared(out_shape, layer, (plan, living, bias), shares, work)
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,10 @@ def _plan_of_planes(window: Window, shape: torch.Size, item: int) -> _Planes:
     )
     bytes_of_channel = step_down * step_right * plane * item
     whole = np.array([[0, 1, 0, tall]]), np.array([[0, 1, 0, wide]])
-    plan = _Plan.of(window, offsets, bytes_of_channel, *whole, 1, (1, stored, 1, 1, 1, 1, 0, 0, 0))
+    plan = _Plan.of(
+        window, offsets, bytes_of_channel, whole, rows_at_once=1, height=1, width=1, batch=stored,
+        out_height=1, out_width=1, stride_down=1, stride_right=1,
+    )  # fmt: skip
     above, _, left, _ = window.padding
     behind = plane_height * step_down - above - height, plane_width * step_right - left - width
     shape = (channels, step_down, step_right, plane_height, plane_width, batch)
@@ -196,27 +202,9 @@ def _convolve_planes(images, living, bias, window, residual, low, high) -> Tenso
     result = images.new_empty(bias.shape[0], planes.stored)
     bounds = (low, high) if residual is None else (-math.inf, math.inf)
     work = living.weight.numel() * planes.stored
-    loop, arguments, shares = _loop(planes.plan, channels, living, bias, *bounds, work)
-    run_shares(loop, shares, (memory.data_ptr(), result.data_ptr(), 0, *arguments))
+    prepared = _prepared(planes.plan, (), channels, living, bias, *bounds, work)
+    prepared.run(np.array([memory.data_ptr(), 0, result.data_ptr()]), sample_of(bias.dtype))
     strides = (1, planes.stored, plane_width * batch, batch)
     found = result.as_strided((batch, bias.shape[0], *planes.size), strides)
     out = empty_images(images, bias.shape[0], *planes.size)
     return out.copy_(found) if residual is None else torch.add(found, residual, out=out).clamp_(low, high)
-
-
-def _loop(
-    plan: _Plan, channels: int, living: LivingKernels, bias: Tensor, low: float, high: float, work: int
-) -> tuple[Callable, tuple, Sequence[int]]:
-    """The compiled loop, its arguments but three addresses, and the shares of as many threads as pay.
-
-    Where all kernels live, all output channels read the same inputs, and several do so together.
-    """
-    all_live = len(living.weight) == channels * bias.shape[0]
-    arguments = (
-        (living.inputs.data_ptr(), living.weight.data_ptr(), *plan.tables),
-        living.starts.numpy(), bias.numpy(), low, high, plan.row_runs, plan.column_runs, plan.rows_at_once,
-        plan.sizes, TOGETHER if all_live else 1,
-    )  # fmt: skip
-    threads = torch.get_num_threads()
-    shares = (0, bias.shape[0]) if threads == 1 or work < _PARALLEL_FROM else living.shares(threads)
-    return compiled_convolution(), arguments, shares
