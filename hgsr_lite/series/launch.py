@@ -6,12 +6,14 @@ only and the setup block says so: no address stands there that leads nowhere.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from string import Template
 
 import nbformat
 from nbformat import NotebookNode
@@ -19,12 +21,30 @@ from nbformat import NotebookNode
 from hgsr_lite.series.committed import source_hash
 from hgsr_lite.series.site import page_name
 
-HOSTED = ("torch", "torchvision", "numpy", "pandas", "ipython", "ipykernel", "ipywidgets")
-"""What a hosted notebook service has installed and the setup block leaves exactly as it is."""
+HOSTED = ("torch", "torchvision", "numpy", "pandas", "IPython", "ipykernel", "ipywidgets")
+"""What a hosted notebook service has installed and the setup block leaves exactly as it is, as imported."""
 ROW = re.compile(r"^\*\*Run:\*\* .*$", re.MULTILINE)
 README_ROW = re.compile(r"<!-- launch: .*? -->\n.*?\n<!-- end of launch -->", re.DOTALL)
 _LINK = re.compile(r"\]\(([\w./]+\.(?:ipynb|md))[)#]")
 _FIRST, _LAST = "# Setup: ", "# The notebook's own imports"
+_REFUSE = """    raise ModuleNotFoundError(
+        "hgsr_lite is not installed here: install it as its README says, then `make lab` opens this"
+    )
+"""
+# By pip itself, not by %pip, which asks for a restart whatever it installs. The list ends in a comma, so that
+# a formatter leaves an address of any length on its line.
+_INSTALL = Template("""    import subprocess
+    import sys
+    from importlib.metadata import version
+
+    print("Installing hgsr_lite, about a minute; nothing needs a restart.")
+    hosted = $hosted
+    needed = [
+        *(f"{name}=={version(name)}" for name in hosted if importlib.util.find_spec(name)),
+        "hgsr-lite[notebooks] @ $address",
+    ]
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *needed], check=True)
+""")
 
 
 @dataclass(frozen=True)
@@ -135,23 +155,21 @@ def _hosted_ways(home: Home, path: str) -> Iterator[str]:
 
 def setup_block(home: Home) -> str:
     """The lines at the top of a notebook's first code cell that install the package where it is missing."""
-    head = f"{_FIRST}nothing to do where the package is installed.\nimport importlib.util\n\n"
-    missing = 'if importlib.util.find_spec("hgsr_lite") is None:\n'
-    if not home.repository:
-        message = "hgsr_lite is not installed here: install it as its README says, then `make lab` opens this"
-        return f'{head}{missing}    raise ModuleNotFoundError(\n        "{message}"\n    )\n\n{_LAST}\n'
-    return (
-        f"{_FIRST}on Colab, add the package and what it lacks; what is installed stays as it is.\n"
-        "import importlib.metadata\nimport importlib.util\nimport sys\n\n"
-        f"{missing}"
-        '    print("Installing hgsr_lite, about a minute; nothing needs a restart.")\n'
-        f'    hosted = "{" ".join(HOSTED)}".split()\n'
-        "    found = {d.name: d.version for d in importlib.metadata.distributions()}\n"
-        '    kept = " ".join(f"{name}=={found[name]}" for name in hosted if name in found)\n'
-        # As a command of the shell, not by %pip, which asks for a restart whatever it installs.
-        f'    !"{{sys.executable}}" -m pip install -q {{kept}} "hgsr-lite[notebooks] @ {home.git}"\n'
-        f"\n{_LAST}\n"
-    )
+    purpose, missing = "nothing to do where the package is installed.", _REFUSE
+    if home.repository:
+        purpose = "on Colab, add the package and what it lacks; what is installed stays as it is."
+        missing = _INSTALL.substitute(hosted=json.dumps(HOSTED), address=home.git)
+    asked = 'import importlib.util\n\nif importlib.util.find_spec("hgsr_lite") is None:'
+    return f"{_FIRST}{purpose}\n{asked}\n{missing}\n{_LAST}\n"
+
+
+def own_code(source: str) -> str:
+    """A cell's code without the setup block, which is the same in every notebook.
+
+    >>> own_code(setup_block(Home()) + "import torch")
+    'import torch'
+    """
+    return source.partition(f"{_LAST}\n")[2] if source.startswith(_FIRST) else source
 
 
 def with_launch(notebook: NotebookNode, home: Home, name: str) -> NotebookNode:
@@ -163,8 +181,7 @@ def with_launch(notebook: NotebookNode, home: Home, name: str) -> NotebookNode:
     header = notebook.cells[0]
     header.source = ROW.sub(lambda _: launch_row(home, name, linked_pages(notebook)), header.source)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    own = first.source.partition(f"{_LAST}\n")[2] if first.source.startswith(_FIRST) else first.source
-    first.source = setup_block(home) + own
+    first.source = setup_block(home) + own_code(first.source)
     if outputs_fit:
         notebook.metadata["hgsr"]["source_hash"] = source_hash(notebook)
     return notebook

@@ -18,6 +18,7 @@ import pytest
 from nbformat import NotebookNode
 
 from hgsr_lite.series.committed import source_hash
+from hgsr_lite.series.launch import ROW, Home, launch_row, own_code, setup_block
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIES = sorted((ROOT / "notebooks").glob("[0-9A-Z]*_*.ipynb"))
@@ -48,7 +49,8 @@ def tagged(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
 
 
 def code_lines(cell: NotebookNode) -> int:
-    lines = (line.strip() for line in cell.source.splitlines())
+    """Lines of the page's own: the setup block is the same everywhere, and read once."""
+    lines = (line.strip() for line in own_code(cell.source).splitlines())
     return sum(bool(line) and not line.startswith("#") for line in lines)
 
 
@@ -128,8 +130,8 @@ def last_cell_leads_to_the_neighbours(notebook: NotebookNode, path: Path) -> Ite
 
 
 def running_text(notebook: NotebookNode) -> str:
-    """What a reader reads as sentences: no formulas, tables, code, link targets or tags."""
-    text = NOT_PROSE.sub(" ", markdown(notebook))
+    """What a reader reads as sentences: no launch row, formulas, tables, code, link targets or tags."""
+    text = NOT_PROSE.sub(" ", ROW.sub(" ", markdown(notebook)))
     text = re.sub(r"\$[^$\n]*\$|^\|.*$|\]\([^)]*\)|<[^>]+>", " ", text, flags=re.MULTILINE)
     return text
 
@@ -452,6 +454,15 @@ def test_a_broken_notebook_is_noticed(rule: Rule, breaks: Callable, complaint: s
     notebook = good_notebook()
     breaks(notebook)
     assert complaint in "\n".join(rule(notebook, place))
+
+
+def test_neither_row_nor_block_makes_a_page_longer(place: Path):
+    notebook = good_notebook()
+    words, lines = running_text(notebook).split(), code_lines(notebook.cells[1])
+    home = Home("ann/sparse", site="https://ann.example/")
+    notebook.cells[0].source = ROW.sub(launch_row(home, place.name), notebook.cells[0].source)
+    notebook.cells[1].source = setup_block(home) + notebook.cells[1].source
+    assert (running_text(notebook).split(), code_lines(notebook.cells[1])) == (words, lines)
 
 
 def test_every_rule_has_been_broken():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 import nbformat
 import pytest
@@ -16,7 +18,15 @@ from hgsr_lite.__main__ import main
 from hgsr_lite.series import tables
 from hgsr_lite.series.committed import source_hash
 from hgsr_lite.series.header import banner
-from hgsr_lite.series.launch import HOSTED, Home, home_of, readme_row, setup_block, with_launch
+from hgsr_lite.series.launch import (
+    HOSTED,
+    Home,
+    home_of,
+    readme_row,
+    setup_block,
+    with_launch,
+    write_everywhere,
+)
 from hgsr_lite.series.run import find_notebooks
 from hgsr_lite.series.site import lay_out
 from hgsr_lite.series.tables import shipped
@@ -71,6 +81,10 @@ def copy(tmp_path: Path) -> Path:
 
 def test_badges_write_every_row_with_addresses_that_exist_and_can_be_taken_back(copy, monkeypatch, capsys):
     monkeypatch.chdir(copy)
+    committed = home_of((copy / "README.md").read_text("utf-8"))
+    assert list(write_everywhere(copy, committed)) == []
+    assert main(["badges"]) == 0  # a fork's pages are published ones
+    capsys.readouterr()
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     options = [f"--branch={SOMEWHERE.branch}", f"--site={SOMEWHERE.site}", f"--version={SOMEWHERE.version}"]
     assert main(["badges", f"--repository={SOMEWHERE.repository}", *options]) == 0
@@ -88,6 +102,43 @@ def test_badges_write_every_row_with_addresses_that_exist_and_can_be_taken_back(
     assert capsys.readouterr().out == ""
     assert main(["badges"]) == 0
     assert {path: path.read_bytes() for path in before} == before
+
+
+def called(folder: Path, *arguments: str) -> None:
+    """Call `python -m ...` in a copy of the repository, with that copy's package and tests."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, text=True, stdout=PIPE, stderr=STDOUT,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.fixture(
+    scope="module", params=["", "https://ann.example/sparse/"], ids=["without a site", "with a site"]
+)
+def published(request, tmp_path_factory) -> Path:
+    """The whole repository, published under names of some length: rows and blocks must bear them."""
+    ignored = shutil.ignore_patterns(".git", ".venv", "build", "runs", "__pycache__", ".*_cache", ".ipynb_*")
+    copy = shutil.copytree(ROOT, tmp_path_factory.mktemp("published") / "copy", ignore=ignored)
+    place = ["--repository=ann-of-the-long-name/sparse-networks", "--branch=v1/main"]
+    called(copy, "hgsr_lite", "badges", *place, f"--site={request.param}", f"--version={'0a1b2c3d' * 5}")
+    return copy
+
+
+def test_a_published_copy_keeps_the_style(published):
+    called(published, "hgsr_lite", "lint")
+
+
+@pytest.mark.slow
+def test_a_published_copy_passes_the_tests_of_its_pages(published):
+    files = [
+        "notebooks/test_skeleton.py",
+        "notebooks/test_numbers.py",
+        "series/test_launch.py",
+        "series/test_readme.py",
+    ]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow and not trains"]
+    called(published, "pytest", *options, "-k", "not published", *(f"tests/{file}" for file in files))
 
 
 def addresses_of_a_lone_copy(path: Path, home: Home) -> list[str]:
@@ -131,33 +182,39 @@ def test_outputs_that_belong_to_the_code_still_do_and_stale_ones_stay_stale():
 
 @pytest.mark.parametrize("home", [Home(), SOMEWHERE], ids=["nowhere", "somewhere"])
 def test_the_block_does_nothing_where_the_package_is_installed(home):
-    done = subprocess.run([sys.executable, "-c", plain(home)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", setup_block(home)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_lone_notebook_without_a_repository_says_what_to_do(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-S", "-c", plain(Home())], cwd=tmp_path, env={}, capture_output=True, text=True
+        [sys.executable, "-S", "-c", setup_block(Home())],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     assert "hgsr_lite is not installed here: install it as its README says" in done.stderr
 
 
 def test_a_lone_notebook_installs_the_package_and_holds_what_the_service_has(tmp_path):
-    code = plain(SOMEWHERE).replace('find_spec("hgsr_lite")', 'find_spec("no_such_package")')
+    (tmp_path / "pip.py").write_text("import sys\nopen('given', 'w').write('|'.join(sys.argv[1:]))\n")
+    code = setup_block(SOMEWHERE).replace('find_spec("hgsr_lite")', 'find_spec("no_such_package")')
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    announced, said = done.stdout.splitlines()
-    assert "nothing needs a restart" in announced
-    assert said.endswith('"hgsr-lite[notebooks] @ git+https://github.com/ann/sparse@0a1b2c3"')
-    held = dict(part.split("==") for part in said.split() if "==" in part)
-    assert set(held) == set(HOSTED)
+    assert "nothing needs a restart" in done.stdout
+    command, quietly, *held, package = (tmp_path / "given").read_text().split("|")
+    assert (command, quietly) == ("install", "-q")
+    assert package == "hgsr-lite[notebooks] @ git+https://github.com/ann/sparse@0a1b2c3"
+    assert held == [f"{name}=={version(name)}" for name in HOSTED]
 
 
-def plain(home: Home) -> str:
-    """The block as plain Python: the command of the shell is printed."""
-    code = re.sub(r"^( +)!(.*)$", r"\1print(f'\2')", setup_block(home), flags=re.MULTILINE)
-    ast.parse(code)
-    return code
+def test_an_installation_that_fails_stops_the_page(tmp_path):
+    (tmp_path / "pip.py").write_text("raise SystemExit('no network')\n")
+    code = setup_block(SOMEWHERE).replace('find_spec("hgsr_lite")', 'find_spec("no_such_package")')
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no network" in done.stderr
 
 
 def test_what_a_page_installs_is_the_newest_commit_and_does_not_move(copy, monkeypatch, capsys):
