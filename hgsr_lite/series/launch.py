@@ -191,12 +191,9 @@ def readme_row(home: Home) -> str:
     """The README's launch row between its two marks, which also say for which repository it was written."""
     named = [home.repository, home.branch, home.version or home.branch, home.site]
     mark = f"<!-- launch: {' '.join(filter(None, named)) if home.repository else 'nowhere'} -->"
-    start = "notebooks/00_start_here.ipynb"
-    if home.repository:
-        text = "**Start now:** " + " · ".join(_hosted_ways(home, start))
-    else:
-        text = "**Start now:** the commands below, on your own machine."
-    return f"{mark}\n{text}\n<!-- end of launch -->"
+    hosted = _hosted_ways(home, "notebooks/00_start_here.ipynb") if home.repository else ()
+    ways = " · ".join([*hosted, "the commands below, on your own machine."])
+    return f"{mark}\n**Start now:** {ways}\n<!-- end of launch -->"
 
 
 def home_of(readme: str) -> Home:

@@ -22,6 +22,7 @@ from hgsr_lite.series.launch import (
     HOSTED,
     Home,
     home_of,
+    launch_row,
     readme_row,
     setup_block,
     with_launch,
@@ -66,6 +67,12 @@ def test_without_a_repository_no_address_stands_anywhere():
     readme = (ROOT / "README.md").read_text("utf-8")
     assert readme_row(home_of(readme)) in readme
     assert "http" not in setup_block(Home()) + readme_row(Home())
+
+
+@pytest.mark.parametrize("home", [Home(), SOMEWHERE], ids=["nowhere", "somewhere"])
+def test_the_local_way_is_named_wherever_the_series_is_published(home):
+    assert "the commands below, on your own machine" in readme_row(home)
+    assert "here with `make lab`" in launch_row(home, "05_train.ipynb")
 
 
 @pytest.fixture
