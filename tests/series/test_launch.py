@@ -21,6 +21,7 @@ from hgsr_lite.series.header import banner
 from hgsr_lite.series.launch import (
     HOSTED,
     Home,
+    changed_since,
     home_of,
     launch_row,
     readme_row,
@@ -224,17 +225,67 @@ def test_an_installation_that_fails_stops_the_page(tmp_path):
     assert "no network" in done.stderr
 
 
+def git(folder: Path, *command: str) -> str:
+    given = ["git", "-c", "user.name=ann", "-c", "user.email=ann@localhost", *command]
+    return subprocess.run(given, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit_all(folder: Path, message: str) -> str:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "-m", message)
+    return git(folder, "rev-parse", "HEAD")
+
+
 def test_what_a_page_installs_is_the_newest_commit_and_does_not_move(copy, monkeypatch, capsys):
-    git = ["git", "-c", "user.name=ann", "-c", "user.email=ann@localhost"]
     monkeypatch.chdir(copy)
     assert main(["badges", "--repository=ann/sparse"]) == 1
     assert "no commit to name" in capsys.readouterr().err
-    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "pages"]):
-        subprocess.run([*git, *command], check=True)
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    git(copy, "init", "--quiet")
+    commit = commit_all(copy, "pages")
     assert main(["badges", "--repository=ann/sparse"]) == 0
     page = (copy / "notebooks" / "00_start_here.ipynb").read_text("utf-8")
-    assert f"git+https://github.com/ann/sparse@{commit.strip()}" in page
+    assert f"git+https://github.com/ann/sparse@{commit}" in page
+
+
+def what_an_installation_lacks(repository: Path) -> list[str]:
+    """The files that have changed since the version that the pages of a repository install."""
+    version = home_of((repository / "README.md").read_text("utf-8")).version
+    if not version:
+        pytest.skip("published nowhere: no page names a version")
+    asked = ["git", "rev-parse", "--is-shallow-repository", "--show-prefix"]
+    if subprocess.run(asked, cwd=repository, capture_output=True, text=True).stdout.split() != ["false"]:
+        pytest.skip("the history of this repository is not here, or not all of it")
+    return changed_since(version, repository)
+
+
+def test_pages_install_the_package_that_fits_them():
+    assert what_an_installation_lacks(ROOT) == [], "commit these, then run `make badges` as before"
+
+
+def test_a_package_that_has_moved_on_is_noticed(copy, tmp_path_factory, monkeypatch, capsys):
+    monkeypatch.chdir(copy)
+    (copy / "hgsr_lite").mkdir()
+    (copy / "hgsr_lite" / "zeros.py").write_text("near = 1e-3\n")
+    git(copy, "init", "--quiet")
+    commit_all(copy, "pages and package")
+    assert main(["badges", "--repository=ann/sparse"]) == 0
+    commit_all(copy, "published")
+    assert what_an_installation_lacks(copy) == []
+    assert capsys.readouterr().err == ""
+
+    (copy / "hgsr_lite" / "zeros.py").write_text("near = 1e-4\n")
+    assert main(["badges", "--repository=ann/sparse"]) == 0
+    assert "which lacks changes in hgsr_lite/zeros.py\ncommit them" in capsys.readouterr().err
+    commit_all(copy, "another package")
+    assert what_an_installation_lacks(copy) == ["hgsr_lite/zeros.py"]
+
+    shallow = tmp_path_factory.mktemp("shallow")
+    git(copy, "clone", "--quiet", "--depth=1", copy.as_uri(), str(shallow))
+    with pytest.raises(pytest.skip.Exception, match="history"):
+        what_an_installation_lacks(shallow)
+    assert main(["badges", "--repository=ann/sparse"]) == 0
+    commit_all(copy, "published again")
+    assert what_an_installation_lacks(copy) == []
 
 
 @pytest.mark.parametrize("wrong", [{"repository": "no-slash"}, {"repository": "a/b", "branch": "two words"}])
