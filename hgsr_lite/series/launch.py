@@ -132,36 +132,45 @@ def _git(repository: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", *command], cwd=repository, capture_output=True, text=True)
 
 
-def linked_pages(notebook: NotebookNode) -> list[str]:
-    """The pages that a notebook links to, as paths in the repository: each once, notebooks first.
+def linked_pages(notebook: NotebookNode, path: str) -> list[str]:
+    """The pages that the notebook at `path` links to, as paths in the repository: each once, in order.
 
     >>> cell = nbformat.v4.new_markdown_cell("[force](glossary.md#force), [03](03_b.ipynb), [02](02_a.ipynb)")
-    >>> linked_pages(nbformat.v4.new_notebook(cells=[cell]))
+    >>> linked_pages(nbformat.v4.new_notebook(cells=[cell]), "notebooks/01_c.ipynb")
     ['notebooks/02_a.ipynb', 'notebooks/03_b.ipynb', 'notebooks/glossary.md']
     """
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return sorted({posixpath.normpath(f"notebooks/{link}") for link in _LINK.findall(text)})
+    folder = posixpath.dirname(path)
+    return sorted({posixpath.normpath(f"{folder}/{link}") for link in _LINK.findall(text)})
 
 
-def launch_row(home: Home, name: str, links: Sequence[str] = ()) -> str:
-    """The line of a header cell that says where the notebook `name` runs, and where its `links` lead.
+def launch_row(home: Home, path: str, links: Sequence[str] = ()) -> str:
+    """The line of a header cell that says where the notebook at `path` runs, and where its `links` lead.
 
-    >>> launch_row(Home(), "05_train.ipynb").partition(";")[0]
+    >>> launch_row(Home(), "notebooks/05_train.ipynb").partition(";")[0]
     '**Run:** here with `make lab`, then *Run → Run All Cells*'
-    >>> launch_row(Home("ann/sparse"), "05_train.ipynb").split("/blob/")[0]
+    >>> launch_row(Home("ann/sparse"), "notebooks/05_train.ipynb").split("/blob/")[0]
     '**Run:** [Colab](https://colab.research.google.com/github/ann/sparse'
     """
-    page = name.split("_")[0]
-    here = (
-        f"here with `make lab`, then *Run → Run All Cells*; as a command, `make run ARGS={page}`; "
-        f"without make, `python -m hgsr_lite lab` and `python -m hgsr_lite run {page}`."
-    )
+    here = _local_way(path)
     if not home.repository:
         return f"**Run:** {here}"
-    ways = [*_hosted_ways(home, f"notebooks/{name}"), here]
+    ways = [*_hosted_ways(home, path), here]
     leading = ", ".join(f"[{_title(path)}]({home.page(path)})" for path in ("README.md", *links))
     alone = f"In a copy alone, links to other pages lead nowhere; here they are: {leading}."
     return f"**Run:** {' · '.join(ways)} {alone}"
+
+
+def _local_way(path: str) -> str:
+    """On the reader's own machine; `make run` knows pages, not their solutions."""
+    page = _title(path)
+    opened = "here with `make lab`, then *Run → Run All Cells*"
+    if page == "solutions":
+        return f"{opened}; without make, `python -m hgsr_lite lab`."
+    return (
+        f"{opened}; as a command, `make run ARGS={page}`; "
+        f"without make, `python -m hgsr_lite lab` and `python -m hgsr_lite run {page}`."
+    )
 
 
 def _title(path: str) -> str:
@@ -200,14 +209,14 @@ def own_code(source: str) -> str:
     return source.partition(f"{_LAST}\n")[2] if source.startswith(_FIRST) else source
 
 
-def with_launch(notebook: NotebookNode, home: Home, name: str) -> NotebookNode:
-    """Write row and block into a notebook, in place; outputs that belonged to its code still do.
+def with_launch(notebook: NotebookNode, home: Home, path: str) -> NotebookNode:
+    """Write row and block into the notebook at `path`, in place; outputs that belonged to its code still do.
 
     The block computes nothing, so no output depends on it.
     """
     outputs_fit = notebook.metadata.get("hgsr", {}).get("source_hash") == source_hash(notebook)
     header = notebook.cells[0]
-    header.source = ROW.sub(lambda _: launch_row(home, name, linked_pages(notebook)), header.source)
+    header.source = ROW.sub(lambda _: launch_row(home, path, linked_pages(notebook, path)), header.source)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     first.source = setup_block(home) + own_code(first.source)
     if outputs_fit:
@@ -247,7 +256,8 @@ def write_everywhere(repository: Path, home: Home) -> Iterator[Path]:
         if path.parent.name.startswith("."):  # JupyterLab's copies
             continue
         before = path.read_text("utf-8")
-        after = nbformat.writes(with_launch(nbformat.reads(before, as_version=4), home, path.name)) + "\n"
+        place = path.relative_to(repository).as_posix()
+        after = nbformat.writes(with_launch(nbformat.reads(before, as_version=4), home, place)) + "\n"
         if after != before:
             path.write_text(after, "utf-8")
             yield path

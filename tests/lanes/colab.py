@@ -131,7 +131,7 @@ def run_alone(path: Path, home: Home, python: Path, folder: Path) -> tuple[str, 
     alone = folder / "alone" / path.stem
     shutil.rmtree(alone, ignore_errors=True)
     alone.mkdir(parents=True)
-    notebook = with_launch(nbformat.read(path, as_version=4), home, path.name)
+    notebook = with_launch(nbformat.read(path, as_version=4), home, f"notebooks/{path.name}")
     spec = folder / "kernels" / "colab"
     spec.mkdir(parents=True, exist_ok=True)
     command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]

@@ -62,7 +62,6 @@ def header_tells_what_why_and_how_long(notebook: NotebookNode, path: Path) -> It
     page = path.stem.split("_")[0]
     wanted = {
         f"a first line '# {page} · Title'": rf"\A# {page} · \S",
-        "a launch row '**Run:** ...'": r"^\*\*Run:\*\* \S",
         "'**Prerequisites:** ...'": r"^\*\*Prerequisites:\*\* \S",
         "a time from `make timings`": r"^\*\*Runs in:\*\* \d+ s on \d+ CPU cores(?:; GPU: \d+ s on .+)?\.$",
     }
@@ -73,6 +72,11 @@ def header_tells_what_why_and_how_long(notebook: NotebookNode, path: Path) -> It
     count = len(re.findall(r"^[-*] ", objectives[1], re.MULTILINE)) if objectives else 0
     if not 3 <= count <= 5:
         yield f"the header lists {count} objectives under '**Objectives**', not 3 to 5"
+
+
+def first_cell_says_where_it_runs(notebook: NotebookNode, _path: Path) -> Iterator[str]:
+    if len(ROW.findall(notebook.cells[0].source)) != 1:
+        yield "not one launch row '**Run:** ...' in the first cell"
 
 
 def setup_comes_before_plain_parameters(notebook: NotebookNode, _path: Path) -> Iterator[str]:
@@ -271,6 +275,7 @@ def links_resolve(notebook: NotebookNode, path: Path) -> Iterator[str]:
 
 
 EVERYWHERE: list[Rule] = [
+    first_cell_says_where_it_runs,
     cells_are_short,
     images_have_alt_text,
     cells_ran_once_in_order,
@@ -411,7 +416,7 @@ BROKEN = [
     (header_tells_what_why_and_how_long, source(0, "# 01", "# 02"), "# 01"),
     (header_tells_what_why_and_how_long, source(0, "12 s on 2 CPU cores", "about a minute"), "make timings"),
     (header_tells_what_why_and_how_long, source(0, "- see a group\n", ""), "2 objectives"),
-    (header_tells_what_why_and_how_long, source(0, "**Run:**", "Run:"), "launch row"),
+    (first_cell_says_where_it_runs, source(0, "**Run:**", "Run:"), "launch row"),
     (header_tells_what_why_and_how_long, source(0, "**Prerequisites:** none", ""), "Prerequisites"),
     (setup_comes_before_plain_parameters, untag(1), "'setup'"),
     (setup_comes_before_plain_parameters, source(2, "SEED = 0", "SEED = make()\nx = 2"), "x = 2"),
@@ -460,7 +465,7 @@ def test_neither_row_nor_block_makes_a_page_longer(place: Path):
     notebook = good_notebook()
     words, lines = running_text(notebook).split(), code_lines(notebook.cells[1])
     home = Home("ann/sparse", site="https://ann.example/")
-    notebook.cells[0].source = ROW.sub(launch_row(home, place.name), notebook.cells[0].source)
+    notebook.cells[0].source = ROW.sub(launch_row(home, f"notebooks/{place.name}"), notebook.cells[0].source)
     notebook.cells[1].source = setup_block(home) + notebook.cells[1].source
     assert (running_text(notebook).split(), code_lines(notebook.cells[1])) == (words, lines)
 
