@@ -169,7 +169,8 @@ def _warm(arguments: argparse.Namespace) -> int:
 
 
 def _badges(arguments: argparse.Namespace) -> int:
-    from hgsr_lite.series.launch import Home, changed_since, newest_commit, write_everywhere
+    from hgsr_lite.series.launch import Home, write_everywhere
+    from hgsr_lite.series.version import changed_since, newest_commit
 
     here, home = Path.cwd(), Home()
     if arguments.repository:
@@ -177,8 +178,8 @@ def _badges(arguments: argparse.Namespace) -> int:
         home = Home(arguments.repository, arguments.branch, arguments.site, version)
     for path in write_everywhere(here, home):
         print(path)
-    with contextlib.suppress(ValueError):  # no repository, or a tag that is set after this
-        if changed := changed_since(home.version, here):
+    with contextlib.suppress(ValueError, FileNotFoundError):  # a tag that is set after this; no git here
+        if home.version and (changed := changed_since(home.version, here)):
             print(f"pages install {home.version}, which lacks changes in", *changed, file=sys.stderr)
             print("commit them and call this again", file=sys.stderr)
     return 0

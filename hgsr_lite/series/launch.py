@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,15 +22,6 @@ from hgsr_lite.series.site import page_name
 
 HOSTED = ("torch", "torchvision", "numpy", "pandas", "IPython", "ipykernel", "ipywidgets")
 """What a hosted notebook service has installed and the setup block leaves exactly as it is, as imported."""
-INSTALLED = (
-    "hgsr_lite",
-    "studies",
-    "notebooks/scoreboard.csv",
-    "requirements-package.txt",
-    "requirements-notebooks.txt",
-    "pyproject.toml",
-)
-"""What an installation from the repository brings, or follows."""
 ROW = re.compile(r"^\*\*Run:\*\* .*$", re.MULTILINE)
 README_ROW = re.compile(r"<!-- launch: .*? -->\n.*?\n<!-- end of launch -->", re.DOTALL)
 _LINK = re.compile(r"\]\(([\w./]+\.(?:ipynb|md))[)#]")
@@ -97,39 +87,6 @@ class Home:
         if self.site:
             return f"{self.site.rstrip('/')}/{page_name(path)}"
         return f"{self.served}/{self.repository}/blob/{self.branch}/{path}"
-
-
-def newest_commit(repository: Path) -> str:
-    """The commit that a clone is at. Raises `ValueError` where there is none.
-
-    >>> import tempfile
-    >>> newest_commit(Path(tempfile.gettempdir()))
-    Traceback (most recent call last):
-    ValueError: no commit to name here: give one by --version, or run this in a clone
-    """
-    asked = _git(repository, "rev-parse", "HEAD")
-    if asked.returncode:
-        raise ValueError("no commit to name here: give one by --version, or run this in a clone")
-    return asked.stdout.strip()
-
-
-def changed_since(version: str, repository: Path) -> list[str]:
-    """The files in a clone that an installation of `version` would bring as they were then, or not at all.
-
-    Raises `ValueError` for a version that the clone does not have: a tag that is still to come, say.
-
-    >>> import tempfile
-    >>> changed_since("v1", Path(tempfile.gettempdir()))
-    Traceback (most recent call last):
-    ValueError: this clone has no version 'v1'
-    """
-    if _git(repository, "rev-parse", "--verify", "--quiet", f"{version}^{{commit}}").returncode:
-        raise ValueError(f"this clone has no version {version!r}")
-    return _git(repository, "diff", "--name-only", version, "--", *INSTALLED).stdout.splitlines()
-
-
-def _git(repository: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *command], cwd=repository, capture_output=True, text=True)
 
 
 def linked_pages(notebook: NotebookNode, path: str) -> list[str]:

@@ -21,7 +21,6 @@ from hgsr_lite.series.header import banner
 from hgsr_lite.series.launch import (
     HOSTED,
     Home,
-    changed_since,
     home_of,
     launch_row,
     readme_row,
@@ -32,6 +31,7 @@ from hgsr_lite.series.launch import (
 from hgsr_lite.series.run import find_notebooks
 from hgsr_lite.series.site import lay_out, page_name
 from hgsr_lite.series.tables import shipped
+from hgsr_lite.series.version import changed_since
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIES = find_notebooks(ROOT / "notebooks")
