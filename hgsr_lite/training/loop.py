@@ -21,7 +21,7 @@ from hgsr_lite.training.history import History
 from hgsr_lite.training.measurement import eval_mode, test_result
 from hgsr_lite.training.settings import Settings
 from hgsr_lite.training.state import TrainingState
-from hgsr_lite.training.threads import threads_for
+from hgsr_lite.training.threads import one_thread, threads_for
 
 
 def seed_everything(seed: int) -> None:
@@ -142,7 +142,7 @@ def _check_parts(
 @torch.no_grad()
 def _check_scores(model: nn.Module, data: Data) -> None:
     """Refuse a network without a score for each class, by its answer to one image."""
-    with eval_mode(model):
+    with one_thread(), eval_mode(model):
         scores = model(data.train.images[:1])
     if not isinstance(scores, Tensor) or scores.ndim != 2 or scores.shape[1] < data.num_classes:
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

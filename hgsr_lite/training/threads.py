@@ -35,9 +35,10 @@ def threads_for(model: nn.Module, data: Data, batch_size: int) -> Iterator[None]
     """Train on one thread where the network is small; leave larger ones, and a GPU, as they are.
 
     Threads meet after every operator. In a small network each operator takes less than a thread may have to
-    wait for its turn on a busy machine: there, two threads were 4 to 24 times slower than one
-    (`benchmarks/threads.py`). The rule goes by the size of the work, never by a clock: the number of threads
-    moves the last digits of a sum, and with a clock two equal runs would end differently.
+    wait for its turn on a busy machine: there, `fit` took 1.9 to 5.8 times as long on two threads as on one,
+    while a network beyond the limit still gained by the second (`benchmarks/threads.py`). The rule goes by
+    the size of the work, never by a clock: the number of threads moves the last digits of a sum, and with a
+    clock two equal runs would end differently.
     """
     if data.device.type != "cpu" or _operations(model, data, batch_size) >= WORTH_SHARING:
         yield
@@ -49,6 +50,6 @@ def threads_for(model: nn.Module, data: Data, batch_size: int) -> Iterator[None]
 def _operations(model: nn.Module, data: Data, batch_size: int) -> float:
     """Floating-point operations of a batch's forward pass, counted on two images; nothing changes."""
     images = data.train.images[:2]
-    with torch.no_grad(), eval_mode(model), FlopCounterMode(display=False) as counter:
+    with one_thread(), torch.no_grad(), eval_mode(model), FlopCounterMode(display=False) as counter:
         model(images)
     return counter.get_total_flops() * batch_size / len(images)

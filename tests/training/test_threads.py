@@ -14,16 +14,15 @@ pytestmark = pytest.mark.trains
 
 
 class Counting(nn.Module):
-    """A network that notes how many threads it is computed with while it trains."""
+    """A network that notes how many threads it is computed with, while it trains and while it does not."""
 
     def __init__(self):
         super().__init__()
         self.inner = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=0)
-        self.seen = set()
+        self.seen = {True: set(), False: set()}
 
     def forward(self, images):
-        if self.training:
-            self.seen.add(torch.get_num_threads())
+        self.seen[self.training].add(torch.get_num_threads())
         return self.inner(images)
 
 
@@ -44,7 +43,7 @@ def data():
 def test_a_small_network_trains_on_one_thread_and_the_callers_threads_come_back(data):
     model = Counting()
     hg.fit(model, data, epochs=1, progress=False)
-    assert model.seen == {1}
+    assert model.seen == {True: {1}, False: {1}}
     assert torch.get_num_threads() == 3
 
 
@@ -69,7 +68,7 @@ def test_work_that_is_worth_sharing_keeps_the_callers_threads(data, monkeypatch)
     monkeypatch.setattr(threads, "WORTH_SHARING", 1e6)
     model = Counting()
     hg.fit(model, data, epochs=1, progress=False)
-    assert model.seen == {3}
+    assert model.seen[True] == {3}
 
 
 @pytest.mark.usefixtures("three_threads")
