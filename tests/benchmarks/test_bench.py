@@ -18,7 +18,9 @@ from benchmarks import worth
 from benchmarks.layers import layers_table
 from benchmarks.measurements import SMALL_AND_LARGE
 from benchmarks.skipping import network_table
+from benchmarks.threads import threads_table
 from benchmarks.worth import COMPARISONS, WAYS, over_seeds, worth_table
+from hgsr_lite.training.threads import WORTH_SHARING, threads_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -148,16 +150,24 @@ def test_what_is_said_of_runs_an_hour_is_the_measurement_s():
             assert f"{numbers[0]} to {numbers[-1]}" in said
 
 
-def test_what_is_said_of_threads_and_of_live_figures_is_the_tables():
-    results = REPOSITORY / "benchmarks" / "results" / "cpu"
+def test_what_is_said_of_threads_is_the_table_s():
     said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    threads = pd.read_csv(results / "threads.csv")
-    for (network, pixels), pair in threads.groupby(["network", "pixels"]):
-        alone, busy = (pair[pair["busy"] == count].iloc[0] for count in (0, 4))
-        row = f"| {network}, {pixels} pixels | {alone['gflop']:g} | {alone['two_over_one']:.2f} "
-        row += f"| {busy['two_over_one']:.2f} ({busy['lowest']:.2f} to {busy['highest']:.2f}) |"
-        assert row in said
-    figures = pd.read_csv(results / "live.csv").set_index("figure")
+    threads = pd.read_csv(REPOSITORY / "benchmarks" / "results" / "cpu" / "threads.csv")
+    assert threads_table(threads) in said
+    assert f"no median is above {threads['found'].max():.2f}" in said
+    alone, beside = (threads.loc[threads["busy"] == busy, "shared"] for busy in (0, 4))
+    took = f"{beside.min():.1f} to {beside.max():.1f} times as long"
+    assert took in said
+    assert took in threads_for.__doc__
+    assert f"at worst {threads['shared highest'].max():.0f} times" in said
+    assert f"save up to {100 * (1 - alone.min()):.0f} %" in said
+    assert (threads.loc[threads["gflop"] >= WORTH_SHARING / 1e9, "found highest"] < 1).all()
+
+
+def test_what_is_said_of_live_figures_is_the_table_s():
+    said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    table = REPOSITORY / "benchmarks" / "results" / "cpu" / "live.csv"
+    figures = pd.read_csv(table).set_index("figure")
     for figure, row in figures.drop(index="trainer").iterrows():
         times = [row[f"{what} ms, {where}"] for where in ("no limit", "60 Hz") for what in ("median", "p95")]
         heap = [row[f"heap MB after {moves} moves"] for moves in (100, 600)]
