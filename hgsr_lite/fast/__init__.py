@@ -13,7 +13,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "chain": ["Convolution", "Link", "MaxPool", "MeanPool", "prepare_chain", "smallest_batch"],
+        "chain": ["Convolution", "Linear", "Link", "MaxPool", "MeanPool", "prepare_chain", "smallest_batch"],
         "gpu.stacked": ["buckets", "send", "stacked_gradient_"],
         "living": [
             "LivingKernels",

@@ -31,6 +31,15 @@ class Convolution(NamedTuple):
     high: float
 
 
+class Linear(NamedTuple):
+    """A linear layer, held between two bounds; each number of an image is a channel of one pixel."""
+
+    weight: Tensor
+    bias: Tensor
+    low: float
+    high: float
+
+
 class MaxPool(NamedTuple):
     """A max-pool: `(height, width)` each, and whether a window that begins inside counts."""
 
@@ -52,7 +61,7 @@ class Link(NamedTuple):
     `residual` is the value that a convolution adds, None if it adds none.
     """
 
-    layer: Convolution | MaxPool | MeanPool
+    layer: Convolution | Linear | MaxPool | MeanPool
     source: int
     residual: int | None = None
 

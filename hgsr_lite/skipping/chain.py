@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from hgsr_lite.fast import Link, calls_directly, prepare_chain, smallest_batch
-from hgsr_lite.skipping.layers import LivingConvolution, LivingPool
+from hgsr_lite.skipping.layers import LivingConvolution, LivingLinear, LivingPool
 
 _SHAPES = 64  # for how many shapes of images a chain stays prepared
 
@@ -20,7 +20,7 @@ _SHAPES = 64  # for how many shapes of images a chain stays prepared
 class Step(NamedTuple):
     """A layer, and which values it is called with: 0 is what comes in, number n what the nth layer gives."""
 
-    layer: LivingConvolution | LivingPool
+    layer: LivingConvolution | LivingLinear | LivingPool
     source: int
     residual: int | None = None
 
@@ -151,4 +151,5 @@ def _is_link(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op != "call_module" or node.kwargs or not all(isinstance(each, fx.Node) for each in node.args):
         return False
     layer = graph.get_submodule(node.target)
-    return isinstance(layer, (LivingConvolution, LivingPool)) and layer.description() is not None
+    kinds = (LivingConvolution, LivingLinear, LivingPool)
+    return isinstance(layer, kinds) and layer.description() is not None

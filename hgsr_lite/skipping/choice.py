@@ -11,9 +11,16 @@ from functools import partial
 import torch
 from torch import Tensor, fx, nn
 
-from hgsr_lite.fast import alive_kernels, batch_innermost, called_directly
+from hgsr_lite.fast import (
+    Link,
+    MaxPool,
+    alive_kernels,
+    batch_innermost,
+    called_directly,
+    prepare_chain,
+)
 from hgsr_lite.removal import random_like
-from hgsr_lite.skipping.layers import LivingConvolution
+from hgsr_lite.skipping.layers import LivingConvolution, LivingLinear
 
 TILES = (16, 32, 64, 128)
 """Images that go through the whole network together: few, and what lies between two layers stays in a
@@ -23,6 +30,7 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 """The memory formats in which a dense network is tried."""
 
 _ENOUGH = 0.5  # seconds of timing for one choice
+_AS_LONG = 1.05  # times as long, and a clock cannot tell
 _MARGIN = 1.05  # what is dense must be slower by this much before it is replaced
 
 
@@ -73,6 +81,18 @@ def choose_layer(layer: nn.Conv2d, shape: torch.Size, is_first: bool) -> tuple[L
         return living, ""
     only = "one image" if slower[1] else "many images"
     return LivingConvolution(layer, *slower.values()), f"faster, for {only} only"
+
+
+def linear_pays(layer: nn.Linear) -> bool:
+    """Whether a linear layer is faster as one more link of a chain, here of one that only copies images.
+
+    Its images need not be moved into rows then, and Python calls one layer less.
+    """
+    images = batch_innermost(torch.randn(TILES[2], layer.in_features, 1, 1, dtype=layer.weight.dtype))
+    links = [Link(MaxPool((1, 1), (1, 1), (0, 0), False), 0), Link(LivingLinear(layer).description(), 1)]
+    short, long = (prepare_chain(each, images.shape, images.dtype) for each in (links[:1], links))
+    dense, living = _interleaved([lambda: layer(short.run(images).flatten(1)), lambda: long.run(images)])
+    return living * _MARGIN <= dense
 
 
 def has_no_dead_kernel(layer: nn.Module) -> bool:
@@ -148,13 +168,18 @@ def _in_tiles(network: nn.Module, images: Tensor, tile: int) -> None:
 
 
 def _best_tile(network: nn.Module, example: Tensor) -> tuple[int, int]:
-    """The tile in which most images take least time, and how many those are: half a second's at most."""
+    """The tile in which most images take least time, and how many those are: half a second's at most.
+
+    Of tiles that take as long the smallest: between two calls other work fills the caches.
+    """
     few = random_like(example.new_empty(TILES[0], *example.shape[1:]))
     (seconds,) = _interleaved([lambda: _in_tiles(network, few, TILES[0])], rounds=3)
     tiles = [tile for tile in TILES if seconds * tile / TILES[0] <= _ENOUGH] or [TILES[0]]
     images = random_like(example.new_empty(tiles[-1], *example.shape[1:]))
     times = _interleaved([lambda tile=tile: _in_tiles(network, images, tile) for tile in tiles])
-    return tiles[times.index(min(times))], tiles[-1]
+    return next(
+        tile for tile, taken in zip(tiles, times, strict=True) if taken <= _AS_LONG * min(times)
+    ), tiles[-1]
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from hgsr_lite.fast import (
     Convolution,
+    Linear,
     LivingKernels,
     MaxPool,
     MeanPool,
@@ -89,11 +90,11 @@ def _padding(convolution: nn.Conv2d) -> tuple[int, int, int, int]:
     return (down, down, across, across)
 
 
-def not_covered(layer: nn.Module) -> str:
-    """Why a convolution stays dense whatever it holds; "" if it need not."""
-    if type(layer) is not nn.Conv2d:
-        return f"{type(layer).__name__} is not covered, only Conv2d"
-    if layer.padding_mode != "zeros":
+def not_covered(layer: nn.Module, kind: type[nn.Module] = nn.Conv2d) -> str:
+    """Why a convolution, or a layer of another kind, stays dense whatever it holds; "" if it need not."""
+    if type(layer) is not kind:
+        return f"{type(layer).__name__} is not covered, only {kind.__name__}"
+    if getattr(layer, "padding_mode", "zeros") != "zeros":
         return f"padding_mode={layer.padding_mode!r} is not covered, only 'zeros'"
     if layer.weight.dtype not in (torch.float32, torch.float64):
         return f"{layer.weight.dtype} is not covered, only float32 and float64"
@@ -102,6 +103,33 @@ def not_covered(layer: nn.Module) -> str:
         if layer.weight.device.type == "cpu"
         else f"{layer.weight.device.type} is not covered, only the CPU"
     )
+
+
+class LivingLinear(nn.Module):
+    """A linear layer behind images that lie batch innermost: all of an image's numbers in, one pixel out.
+
+    Called with images `(batch, channels, height, width)`, it gives `(batch, outputs, 1, 1)`, held between
+    `low` and `high` as in `LivingConvolution`. It shares the weights of the layer that it is made of.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight, bias = linear.weight.detach(), linear.bias
+        self.register_buffer("weight", weight.contiguous())
+        zeros = weight.new_zeros(len(weight))
+        # The keys of its state are the layer's own.
+        self.register_buffer("bias", zeros if bias is None else bias.detach(), persistent=bias is not None)
+        self.low, self.high = -math.inf, math.inf
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The layer's outputs."""
+        found = functional.linear(images.flatten(1), self.weight, self.bias)
+        is_bound = (self.low, self.high) != (-math.inf, math.inf)
+        return (found.clamp(self.low, self.high) if is_bound else found)[..., None, None]
+
+    def description(self) -> Linear:
+        """The layer as a link of a chain."""
+        return Linear(self.weight, self.bias, self.low, self.high)
 
 
 class LivingPool(nn.Module):
@@ -196,6 +224,60 @@ def put_in_(graph: fx.GraphModule, layers: dict[str, LivingConvolution]) -> None
     graph.graph.lint()
     graph.recompile()
     graph.delete_all_unused_submodules()
+
+
+def as_rows(images: Tensor) -> Tensor:
+    """Images as rows of numbers in PyTorch's own layout."""
+    return images.flatten(1).contiguous()
+
+
+def drop_dropouts_(graph: fx.GraphModule) -> None:
+    """Take out the dropouts: they do nothing in a network that is not trained."""
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and type(graph.get_submodule(node.target)) is nn.Dropout:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def linear_on_images(graph: fx.GraphModule, node: fx.Node) -> nn.Linear | None:
+    """The linear layer that a node calls, if it is called once, on nothing but a living layer's outputs."""
+    if node.op != "call_module" or len(node.args) != 1 or _flattened(graph, node.args[0]) is None:
+        return None
+    linear = graph.get_submodule(node.target)
+    calls = sum(other.op == "call_module" and other.target == node.target for other in graph.graph.nodes)
+    return linear if type(linear) is nn.Linear and calls == 1 and not not_covered(linear, nn.Linear) else None
+
+
+def put_in_linear_(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Let the layer that `linear_on_images` found read the images themselves, with the bounds behind it."""
+    rows = node.args[0]
+    graph.set_submodule(node.target, LivingLinear(graph.get_submodule(node.target)))
+    node.args = (_flattened(graph, rows),)
+    if not rows.users:
+        graph.graph.erase_node(rows)
+    _take_in_bounds_(graph, node)
+    with graph.graph.inserting_after(node):
+        rows = graph.graph.call_function(as_rows, (node,))
+    node.replace_all_uses_with(rows, delete_user_cb=lambda user: user is not rows)
+    graph.graph.lint()
+    graph.recompile()
+
+
+def _flattened(graph: fx.GraphModule, node: object) -> fx.Node | None:
+    """The node of a living layer whose images a node makes rows of; None if it does not."""
+    if not isinstance(node, fx.Node) or node.kwargs or not node.args:
+        return None
+    module = graph.get_submodule(node.target) if node.op == "call_module" else None
+    ways = {("flatten", 1), (torch.flatten, 1), (as_rows,)}
+    is_flat = (module is None and (node.target, *node.args[1:]) in ways) or (
+        isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1)
+    )
+    images = node.args[0]
+    if not is_flat or not isinstance(images, fx.Node) or images.op != "call_module":
+        return None
+    living = (LivingConvolution, LivingPool, LivingLinear)
+    return images if isinstance(graph.get_submodule(images.target), living) else None
 
 
 def _keep_layout_(graph: fx.GraphModule, node: fx.Node) -> None:

@@ -26,8 +26,16 @@ from hgsr_lite.skipping.choice import (
     choose_layer,
     choose_network,
     dense_at_its_best,
+    linear_pays,
 )
-from hgsr_lite.skipping.layers import not_covered, put_in_, views_as_reshapes_
+from hgsr_lite.skipping.layers import (
+    drop_dropouts_,
+    linear_on_images,
+    not_covered,
+    put_in_,
+    put_in_linear_,
+    views_as_reshapes_,
+)
 from hgsr_lite.skipping.report import SkippedLayer, SkipReport, network_costs
 
 _SAME = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -97,11 +105,11 @@ def skip_dead_kernels(
     A kernel is dead if all its weights are exactly zero (see `zero_below_`). Batch norms are folded into
     the convolutions, ReLUs and residual sums done in the same pass. Activations are ordinary tensors
     (batch, channels, height, width) whose memory has the batch innermost, so that other operators work on
-    them too; runs of convolutions and pools are chained, with nothing between them but memory that each
-    thread keeps. Each layer is timed dense and living, for one image and for many, then the whole network for
-    batches from 1 to 128: what does not pay stays dense, and the report says what and why. A network without
-    a dead kernel is treated alike: the form alone may pay. Dense stays, too, what is
-    not covered: other convolutions than Conv2d, padding modes, dtypes, devices, a network whose graph
+    them too; runs of convolutions, pools and the linear layers behind them are chained, with nothing between
+    them but memory that each thread keeps. Each layer is timed dense and living, for one image and for many,
+    then the whole network for batches from 1 to 128: what does not pay stays dense, and the report says what
+    and why. A network without a dead kernel is treated alike: the form alone may pay. Dense stays, too, what
+    is not covered: other convolutions than Conv2d, padding modes, dtypes, devices, a network whose graph
     cannot be traced.
 
     Usually after `compact`, whose report `compacted` puts channels and kernels into one table. Times are
@@ -213,6 +221,7 @@ def _skipping(
         layers.append(SkippedLayer.of(name, layer, reason))
     if chosen:
         put_in_(work, chosen)
+        _take_in_linear_layers_(work)
         chain_layers_(work)
         small = SkippingNetwork(work)
         counts = _SEVERAL, smallest_batch(next(iter(chosen.values())).bias.dtype)
@@ -229,6 +238,15 @@ def _skipping(
             return small, layers, ""
     why = "that is faster for every batch that was timed" if chosen else "no layer pays"
     return dense_at_its_best(graph, example), layers, why
+
+
+def _take_in_linear_layers_(graph: fx.GraphModule) -> None:
+    """Let the linear layers behind the convolutions be links of a chain, where that is faster."""
+    drop_dropouts_(graph)
+    for node in list(graph.graph.nodes):
+        linear = linear_on_images(graph, node)
+        if linear is not None and linear_pays(linear):
+            put_in_linear_(graph, node)
 
 
 def _layers_on_images(graph: fx.GraphModule) -> set[str]:

@@ -13,10 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, linear, max_pool2d
 
 from hgsr_lite.fast import (
     Convolution,
+    Linear,
     Link,
     LivingKernels,
     MaxPool,
@@ -91,6 +92,31 @@ def test_whatever_its_layers_read_no_value_is_overwritten_before_it_was_read_for
     assert torch.equal(found, values[-1])
 
 
+@settings(max_examples=60)
+@given(
+    st.integers(0, 60), st.integers(1, 5), st.integers(1, 4), st.integers(1, 40), st.booleans(),
+    st.integers(1, 2), st.sampled_from([torch.float32, torch.float64]),
+)  # fmt: skip
+def test_a_linear_layer_reads_all_of_an_image_as_pytorchs_does(
+    more, channels, side, outputs, is_bound, threads, dtype
+):
+    images = torch.randn(smallest_batch(dtype) + more, channels, side, side, dtype=dtype)
+    images[0], images[1, 0, 0, 0] = math.nan, math.inf
+    weight, bias = (
+        torch.randn(outputs, channels * side * side, dtype=dtype),
+        torch.randn(outputs, dtype=dtype),
+    )
+    weight[0] = 0  # times infinity is NaN, as in PyTorch
+    low, high = (-0.5, 0.5) if is_bound else (-math.inf, math.inf)
+    wanted = linear(images.flatten(1), weight, bias).clamp(low, high)
+    with threads_of(threads):
+        links = [Link(Linear(weight, bias, low, high), 0)]
+        found = prepare_chain(links, images.shape, dtype, tile=20).run(images)
+    assert found.shape == (len(images), outputs, 1, 1)
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-13}
+    torch.testing.assert_close(found.flatten(1), wanted, equal_nan=True, **close)
+
+
 LAYOUTS = {
     "image by image": torch.Tensor.contiguous,
     "channels last": lambda images: images.contiguous(memory_format=torch.channels_last),
@@ -109,6 +135,7 @@ def test_parts_threads_and_layouts_change_no_bit(count, tile, threads, layout, s
     links = [
         Link(convolution(4, 3, 0), 0), Link(convolution(4, 4, 1), 1, 1),
         Link(MaxPool((1, 1), (1, 1), (0, 0), False), 2), Link(convolution(5, 4, 2, 1.5), 3),
+        Link(Linear(torch.randn(11, 5 * side**2), torch.randn(11), 0.0, math.inf), 4),
     ]  # fmt: skip
     wanted = prepare_chain(links, images.shape, images.dtype).run(images)
     least = 0 if shares_always else 1 << 22
@@ -147,5 +174,8 @@ def test_images_that_a_layer_cannot_take_are_refused_in_words():
         prepare_chain(links, torch.Size((16, 5, 6, 6)), torch.float32)
     with pytest.raises(ValueError, match=r"convert them with .to\(torch.float32\)"):
         prepare_chain(links, torch.Size((16, 3, 6, 6)), torch.float64)
+    wrong = Linear(torch.ones(2, 75), torch.ones(2), -1.0, 1.0)
+    with pytest.raises(ValueError, match=r"takes images of shape \(batch, 75, height, width\)"):
+        prepare_chain([Link(wrong, 0)], torch.Size((16, 3, 6, 6)), torch.float32)
     with pytest.raises(ValueError, match="the other summand"):
         prepare_chain([Link(convolution(4, 3, 0), 0, 0)], torch.Size((16, 3, 6, 6)), torch.float32)

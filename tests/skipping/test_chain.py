@@ -15,7 +15,7 @@ import hgsr_lite as hg
 from hgsr_lite.fast import called_directly, smallest_batch
 from hgsr_lite.skipping import choice
 from hgsr_lite.skipping.chain import LivingChain
-from hgsr_lite.skipping.layers import LivingConvolution
+from hgsr_lite.skipping.layers import LivingConvolution, LivingLinear
 from hgsr_lite.skipping.network import SkippingNetwork
 
 COUNT = 40  # several tiles of 16
@@ -63,6 +63,70 @@ def test_all_convolutions_are_in_one_chain_and_give_what_they_give_one_by_one(na
             assert torch.allclose(found, chain._one_by_one(images), rtol=1e-5, atol=1e-6)
             assert small(images[:0]).shape == (0, 10)
     torch.set_num_threads(before)
+
+
+class Classified(nn.Module):
+    """A convolution, and linear layers behind it as PyTorch's networks have them."""
+
+    def __init__(self, *behind: nn.Module, twice: bool = False) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.layer.weight.data[:, 0] = 0
+        self.behind, self.twice = nn.Sequential(*behind), twice
+
+    def forward(self, images):
+        rows = self.layer(images).relu()
+        found = self.behind(rows if isinstance(self.behind[0], nn.Flatten) else torch.flatten(rows, 1))
+        return self.behind[-1](found) if self.twice else found
+
+
+BEHIND = {
+    "hidden layers with dropout": (nn.Linear(100, 9), nn.ReLU(), nn.Dropout(), nn.Linear(9, 5)),
+    "a module flattens": (nn.Flatten(), nn.Linear(100, 9, bias=False), nn.ReLU6(), nn.Linear(9, 5)),
+    "no bound between": (nn.Linear(100, 7), nn.Linear(7, 5)),
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_the_classifier_is_in_the_chain(behind):
+    model = Classified(*BEHIND[behind]).eval()
+    keys = {key for key in model.state_dict() if key.startswith("behind")}
+    small, _ = hg.skip_dead_kernels(model, torch.randn(2, 3, 5, 5), repeats=0)
+    (chain,) = small.chains
+    assert [type(step.layer) for step in chain.steps] == [LivingConvolution, LivingLinear, LivingLinear]
+    assert {key.removeprefix("network.") for key in small.state_dict() if "behind" in key} == keys
+    for count in (0, 1, 15, 16, COUNT):
+        images = torch.randn(count, 3, 5, 5)
+        with torch.no_grad():
+            wanted, found = model(images), small(images)
+        assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        assert found.is_contiguous()
+        assert found.shape == wanted.shape
+
+
+def test_a_linear_layer_that_is_called_twice_or_on_rows_from_elsewhere_stays():
+    for model in (
+        Classified(nn.Linear(100, 5), nn.Linear(5, 5), twice=True),
+        Classified(nn.Linear(100, 5), nn.Softmax(1), nn.Linear(5, 5)),
+        Classified(nn.Flatten(2), nn.Linear(25, 5)),
+    ):
+        small, _ = hg.skip_dead_kernels(model.eval(), torch.randn(2, 3, 5, 5), repeats=0)
+        assert any(type(module) is nn.Linear for module in small.network.modules())
+        images = torch.randn(COUNT, 3, 5, 5)
+        with torch.no_grad():
+            assert torch.allclose(small(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted"),
+    [([1.0, 1.04, 1.0, 1.2], 16), ([1.2, 1.04, 1.0, 1.0], 32), ([3.0, 2.0, 1.0, 0.9], 128)],
+)
+def test_of_tiles_that_take_as_long_the_smallest_is_taken(monkeypatch, seconds, wanted):
+    _, small = skipping("digits_cnn")
+    monkeypatch.setattr(choice, "_ENOUGH", 10.0)
+    taken = iter([(0.01,), seconds])
+    monkeypatch.setattr(choice, "_interleaved", lambda *_, **__: next(taken))
+    assert choice._best_tile(small, torch.randn(2, 3, 32, 32)) == (wanted, 128)
 
 
 def test_a_hook_on_a_layer_sees_what_it_gives():

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hgsr_lite.fast.chain import Convolution, Link, MaxPool, MeanPool
+from hgsr_lite.fast.chain import Convolution, Linear, Link, MaxPool, MeanPool
 from hgsr_lite.fast.cpu.layout import batch_innermost, sample_of
 from hgsr_lite.fast.cpu.living_layers import (
     BATCH_INNERMOST,
@@ -25,10 +25,11 @@ from hgsr_lite.fast.cpu.living_layers import (
     compiled_layers,
     layer_of,
 )
-from hgsr_lite.fast.cpu.living_loops import MAX_POOL, MEAN_POOL
+from hgsr_lite.fast.cpu.living_loops import LINEAR, MAX_POOL, MEAN_POOL
 from hgsr_lite.fast.cpu.living_tile import lanes
 from hgsr_lite.fast.cpu.shares import run_shares
 from hgsr_lite.fast.cpu.sparse_convolution import PARALLEL_FROM, prepare_convolution
+from hgsr_lite.fast.living import Window
 from hgsr_lite.fast.operators import check_residual, output_size
 
 _ALIGNED = 64  # bytes
@@ -48,6 +49,18 @@ def _(layer: Convolution, shape, dtype, residual) -> Prepared:
     if residual is not None:
         check_residual(residual, dtype, (shape[0], bias.shape[0], *size), living.weight.dtype)
     return prepare_convolution(shape, living, bias, window, *bounds)
+
+
+@prepare.register
+def _(layer: Linear, shape, dtype, residual) -> Prepared:
+    outputs, inputs = layer.weight.shape
+    flat = torch.Size((shape[0], math.prod(shape[1:]), 1, 1))
+    size = output_size(flat, dtype, layer.weight.dtype, inputs, Window((1, 1)))
+    table = layer_of(
+        LINEAR, channels=outputs, kernel_size=inputs, batch=shape[0], weights=layer.weight.data_ptr(),
+        bias=layer.bias.data_ptr(), low=layer.low, high=layer.high,
+    )  # fmt: skip
+    return Prepared((shape[0], outputs, *size), table, layer, (0, outputs), shape[0] * outputs * inputs)
 
 
 @prepare.register

@@ -11,19 +11,22 @@ import numpy as np
 from hgsr_lite.fast.cpu import layout, living_loops, living_tile, memory
 from hgsr_lite.fast.cpu.compiling import compiled, mark_of
 from hgsr_lite.fast.cpu.layout import copy_rows, turn
-from hgsr_lite.fast.cpu.living_loops import CONVOLUTION, LAYER, convolve, pool
+from hgsr_lite.fast.cpu.living_loops import CONVOLUTION, LAYER, LINEAR, convolve, multiply, pool
 from hgsr_lite.fast.cpu.shares import run_shares
 
 IN_PLACE, IMAGE_BY_IMAGE, BATCH_INNERMOST = range(3)
 """How images come: where the first layer reads them, or elsewhere, to be turned or copied."""
 
 
-def layer_of(kind: int, row_runs: np.ndarray, column_runs: np.ndarray, **fields: float) -> np.ndarray:
-    """A table of one layer: it reads value 0, adds value 1, writes value 2. The runs must outlive it."""
+def layer_of(kind: int, *runs: np.ndarray, **fields: float) -> np.ndarray:
+    """A table of one layer: it reads value 0, adds value 1, writes value 2.
+
+    `runs` are the stretches of outputs, down and right; they must outlive it.
+    """
     layer = np.zeros(1, LAYER)
     fields |= {"kind": kind, "residual": 1, "target": 2}
-    for name, runs in (("row_run", row_runs), ("column_run", column_runs)):
-        fields |= {f"{name}s": runs.ctypes.data, f"{name}_count": len(runs)}
+    for name, each in zip(("row_run", "column_run"), runs, strict=False):
+        fields |= {f"{name}s": each.ctypes.data, f"{name}_count": len(each)}
     for name, value in fields.items():
         layer[name] = value
     return layer
@@ -72,6 +75,8 @@ def _run_of(mark: int) -> Callable:
                 seen, to = values[layer.source], values[layer.target]
                 if layer.kind == CONVOLUTION:
                     convolve(first, last, layer, seen, to, values[layer.residual], sample)
+                elif layer.kind == LINEAR:
+                    multiply(first, last, layer, seen, to, sample)
                 else:
                     pool(first, last, layer, seen, to, sample)
             if size < count:

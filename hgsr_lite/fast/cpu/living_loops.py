@@ -9,6 +9,7 @@ from hgsr_lite.fast.cpu.living_tile import (
     TOGETHER_VECTORS,
     VECTORS,
     pool_tile_of,
+    product_tile_of,
     sliding_tile_of,
     tile_of,
     together,
@@ -16,7 +17,7 @@ from hgsr_lite.fast.cpu.living_tile import (
 )
 from hgsr_lite.fast.cpu.memory import pointer
 
-CONVOLUTION, MAX_POOL, MEAN_POOL = range(3)
+CONVOLUTION, LINEAR, MAX_POOL, MEAN_POOL = range(4)
 LAYER = np.dtype(
     [
         (name, np.int64)
@@ -36,8 +37,8 @@ LAYER = np.dtype(
         )
     ] + [("low", np.float64), ("high", np.float64)]
 )  # fmt: skip
-"""A layer for images of one shape, as the loops read it. A pool has `channels` alike; for a convolution they
-are its output channels."""
+"""A layer for images of one shape, as the loops read it. `channels` are those of a pool, else a layer's
+output channels. A linear layer has a kernel of as many numbers as an image."""
 
 SLIDING = 3
 """The width of kernels for which there are sliding tiles."""
@@ -49,13 +50,18 @@ _s21, _s22, _s24 = (sliding_tile_of(2, vectors, SLIDING) for vectors in (1, 2, 4
 _s41, _s42, _s81 = (sliding_tile_of(*shape, SLIDING) for shape in ((4, 1), (4, 2), (8, 1)))
 TOGETHER = together()
 """Output channels of a tile where every kernel lives."""
-_t14, _t22, _t41 = (tile_of(*shape, TOGETHER) for shape in ((1, 4), (2, 2), (4, 1)))
-_ts22, _ts41 = (sliding_tile_of(*shape, SLIDING, TOGETHER) for shape in ((2, 2), (4, 1)))
+_t11, _t12, _t14 = (tile_of(1, vectors, TOGETHER) for vectors in (1, 2, 4))
+_t21, _t22, _t41 = (tile_of(*shape, TOGETHER) for shape in ((2, 1), (2, 2), (4, 1)))
+_ts21, _ts22, _ts41 = (sliding_tile_of(*shape, SLIDING, TOGETHER) for shape in ((2, 1), (2, 2), (4, 1)))
+OUTPUTS = 2 * TOGETHER
+"""Outputs of a tile of a matrix product."""
+_p11, _p12 = (product_tile_of(1, vectors) for vectors in (1, 2))
+_p81, _p82 = (product_tile_of(OUTPUTS, vectors) for vectors in (1, 2))
 _max1, _max2, _max4 = (pool_tile_of(vectors, True) for vectors in (1, 2, 4))
 _mean1, _mean2, _mean4 = (pool_tile_of(vectors, False) for vectors in (1, 2, 4))
 
 
-@njit
+@njit(forceinline=True)
 def _tile(positions, vectors, image, image_step, out, out_step, residual, job):
     shape = 10 * positions + vectors
     if shape == 18:
@@ -80,7 +86,7 @@ def _tile(positions, vectors, image, image_step, out, out_step, residual, job):
         _11(image, image_step, out, out_step, residual, job)
 
 
-@njit
+@njit(forceinline=True)
 def _sliding_tile(positions, vectors, image, image_step, out, out_step, residual, job):
     shape = 10 * positions + vectors
     if shape == 42:
@@ -97,31 +103,32 @@ def _sliding_tile(positions, vectors, image, image_step, out, out_step, residual
         _s21(image, image_step, out, out_step, residual, job)
 
 
-@njit
-def _tile_together(positions, image, image_step, out, out_step, residual, job):
-    if positions == 1:
+@njit(forceinline=True)
+def _tile_together(positions, vectors, image, image_step, out, out_step, residual, job):
+    shape = 10 * positions + vectors
+    if shape == 14:
         _t14(image, image_step, out, out_step, residual, job)
-    elif positions == 2:
+    elif shape == 22:
         _t22(image, image_step, out, out_step, residual, job)
-    else:
+    elif shape == 41:
         _t41(image, image_step, out, out_step, residual, job)
+    elif shape == 12:
+        _t12(image, image_step, out, out_step, residual, job)
+    elif shape == 21:
+        _t21(image, image_step, out, out_step, residual, job)
+    else:
+        _t11(image, image_step, out, out_step, residual, job)
 
 
-@njit
-def _sliding_tile_together(positions, image, image_step, out, out_step, residual, job):
-    if positions == 2:
+@njit(forceinline=True)
+def _sliding_tile_together(positions, vectors, image, image_step, out, out_step, residual, job):
+    shape = 10 * positions + vectors
+    if shape == 41:
+        _ts41(image, image_step, out, out_step, residual, job)
+    elif shape == 22:
         _ts22(image, image_step, out, out_step, residual, job)
     else:
-        _ts41(image, image_step, out, out_step, residual, job)
-
-
-@njit
-def _job_of(number, item, job):
-    """The job of one of the output channels of a job for several."""
-    reach, tables, bounds, (bias, weights_apart, outputs_apart) = job
-    first = reach[0] + number * (reach[1] - reach[0])
-    reach = (first, first + reach[1] - reach[0], *reach[2:])
-    return reach, tables, bounds, (bias + number * item, weights_apart, outputs_apart)
+        _ts21(image, image_step, out, out_step, residual, job)
 
 
 @njit
@@ -137,27 +144,23 @@ def _power_of_two(most):
 def _strip(count, length, item, image, image_step, out, out_step, residual, channels, job):
     """Tiles over `count` runs of `length` numbers; the last ones overlap those before.
 
-    Of `channels` output channels that read the same inputs; where the strip is too small for their tiles,
-    one after the other.
+    Of `channels` output channels that read the same inputs.
     """
     lanes = _BYTES // item
     most = TOGETHER_VECTORS if channels > 1 else VECTORS
     vectors = _power_of_two(min(most, length // lanes))
     positions = _power_of_two(min(most // vectors, count))
-    is_together = channels > 1 and positions * vectors == most
-    for number in range(1 if is_together else channels):
-        own, away = _job_of(number, item, job), number * job[3][2]
-        for begin in range(0, count, positions):
-            position = min(begin, count - positions)
-            for start in range(0, length, vectors * lanes):
-                ahead = min(start, length - vectors * lanes) * item
-                seen = image + position * image_step + ahead
-                to = away + position * out_step + ahead
-                added = residual + to if residual else 0
-                if is_together:
-                    _tile_together(positions, seen, image_step, out + to, out_step, added, own)
-                else:
-                    _tile(positions, vectors, seen, image_step, out + to, out_step, added, own)
+    for begin in range(0, count, positions):
+        position = min(begin, count - positions)
+        for start in range(0, length, vectors * lanes):
+            ahead = min(start, length - vectors * lanes) * item
+            seen = image + position * image_step + ahead
+            to = position * out_step + ahead
+            added = residual + to if residual else 0
+            if channels > 1:
+                _tile_together(positions, vectors, seen, image_step, out + to, out_step, added, job)
+            else:
+                _tile(positions, vectors, seen, image_step, out + to, out_step, added, job)
 
 
 @njit
@@ -188,24 +191,22 @@ def _sliding_rows(rows, columns, sizes, item, image, out, residual, channels, jo
     most = TOGETHER_VECTORS if channels > 1 else VECTORS
     vectors = _power_of_two(min(most // min(4, _power_of_two(columns)), batch // lanes))
     positions = _power_of_two(min(most // vectors, columns))
-    is_together = channels > 1 and positions * vectors == most
-    for number in range(1 if is_together else channels):
-        (reach, tables, bounds, apart), away = _job_of(number, item, job), number * job[3][2]
-        for row in range(rows):
-            for begin in range(0, columns, positions):
-                column = min(begin, columns - positions)
-                seen = column - left
-                inside = max(0, -seen), min(positions + SLIDING - 1, width - seen)
-                own = (*reach, *inside), tables, bounds, apart
-                for start in range(0, batch, vectors * lanes):
-                    ahead = min(start, batch - vectors * lanes) * item
-                    line = image + (row * stride_down * width + seen) * one + ahead
-                    to = away + (row * columns + column) * one + ahead
-                    added = residual + to if residual else 0
-                    if is_together:
-                        _sliding_tile_together(positions, line, one, out + to, one, added, own)
-                    else:
-                        _sliding_tile(positions, vectors, line, one, out + to, one, added, own)
+    reach, tables, bounds, apart = job
+    for row in range(rows):
+        for begin in range(0, columns, positions):
+            column = min(begin, columns - positions)
+            seen = column - left
+            inside = max(0, -seen), min(positions + SLIDING - 1, width - seen)
+            own = (*reach, *inside), tables, bounds, apart
+            for start in range(0, batch, vectors * lanes):
+                ahead = min(start, batch - vectors * lanes) * item
+                line = image + (row * stride_down * width + seen) * one + ahead
+                to = (row * columns + column) * one + ahead
+                added = residual + to if residual else 0
+                if channels > 1:
+                    _sliding_tile_together(positions, vectors, line, one, out + to, one, added, own)
+                else:
+                    _sliding_tile(positions, vectors, line, one, out + to, one, added, own)
 
 
 @njit
@@ -268,7 +269,38 @@ def convolve(first, end, layer, images, out, residual, sample):
             channel += channels
 
 
+@njit(forceinline=True)
+def _product_tile(outputs, vectors, images, step, weights, apart, count, bias, bounds, out):
+    if outputs > 1:
+        if vectors == 2:
+            _p82(images, step, weights, apart, count, bias, bounds, out, step)
+        else:
+            _p81(images, step, weights, apart, count, bias, bounds, out, step)
+    elif vectors == 2:
+        _p12(images, step, weights, apart, count, bias, bounds, out, step)
+    else:
+        _p11(images, step, weights, apart, count, bias, bounds, out, step)
+
+
 @njit
+def multiply(first, end, layer, images, out, sample):
+    """Write outputs `first` to `end` of a linear layer, from address to address."""
+    count, item = layer.kernel_size, sample.itemsize
+    step, apart = layer.batch * item, layer.kernel_size * item
+    bounds = (sample.dtype.type(layer.low), sample.dtype.type(layer.high))
+    length = min(2, layer.batch * item // _BYTES) * _BYTES
+    outputs = OUTPUTS if end - first >= OUTPUTS else 1
+    for start in range(0, step, length):
+        ahead = min(start, step - length)
+        for begin in range(first, end, outputs):
+            output = min(begin, end - outputs)
+            _product_tile(
+                outputs, length // _BYTES, images + ahead, step, layer.weights + output * apart, apart,
+                count, layer.bias + output * item, bounds, out + output * step + ahead,
+            )  # fmt: skip
+
+
+@njit(forceinline=True)
 def _pool_window(is_max, vectors, image, row_step, column_step, rows, columns, out, sample):
     if is_max:
         if vectors == 4:

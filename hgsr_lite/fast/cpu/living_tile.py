@@ -242,6 +242,39 @@ def sliding_tile_of(positions: int, vectors: int, width: int, channels: int = 1)
     return add_living
 
 
+def product_tile_of(outputs: int, vectors: int) -> Callable:
+    """The compiled tile of a matrix product: so many outputs for so many vectors of images."""
+
+    @intrinsic
+    def multiply(typing_context, images, step, weights, apart, count, bias, bounds, out, out_step):
+        """Write one tile: bias + sum over `count` numbers of an image, then the bounds.
+
+        Addresses, and steps in bytes: `step` from a number of the images to the next, `apart` from the
+        weights of one output to those of the next.
+        """
+
+        def generate(context, builder, signature, arguments):
+            images, step, weights, apart, count, bias, bounds, out, out_step = arguments
+            part = _Sums(context, builder, signature.args[6].dtype, outputs, vectors)
+            first = [part.spread(part.item(bias, _WHOLE(number), part.real)) for number in range(outputs)]
+            sums = [cgutils.alloca_once_value(builder, each) for each in first for _ in range(vectors)]
+            rows = [builder.add(weights, builder.mul(apart, _WHOLE(number))) for number in range(outputs)]
+            with cgutils.for_range_slice(builder, _WHOLE(0), count, _WHOLE(1)) as (number, _):
+                line = builder.add(images, builder.mul(number, step))
+                seen = [part.load(pointer) for pointer in part.place(line, _WHOLE(0), 0)]
+                for output, row in enumerate(rows):
+                    weight = part.spread(part.item(row, number, part.real))
+                    for total, each in zip(sums[output * vectors :], seen, strict=False):
+                        part.add_product(total, weight, each)
+            bounds = cgutils.unpack_tuple(builder, bounds)
+            part.finish(sums, bounds, out, out_step, _WHOLE(0))
+            return context.get_dummy_value()
+
+        return types.void(images, step, weights, apart, count, bias, bounds, out, out_step), generate
+
+    return multiply
+
+
 def pool_tile_of(vectors: int, is_max: bool) -> Callable:
     """The compiled tile of a pool: one output of so many vectors of images."""
 
