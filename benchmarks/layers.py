@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 SHARES_IN_NETWORKS = (0.5, 0.9, 0.95, 0.99)
 BATCHES = (1, 16, 128)
 TILE = 16
-"""Images that go through a layer together, so that they stay in a cache."""
+"""Images that go through a layer together where that keeps them in a cache."""
 FEW_ROUNDS_ABOVE = 1e8
 """Input channels x output channels x pixels x images, above which three rounds have to do."""
 
@@ -115,10 +116,10 @@ def rows_of(
             dead = copy.deepcopy(layer)
             kill_kernels_(dead, share, torch.Generator().manual_seed(0))
             carry_weights_(dead, forms.values())
-            variants = _variants(dead, forms, shape, images)
-            _check(variants, dead, images)
             for count in counts:
-                with threads(count):
+                with threads(count):  # which a chain is prepared for
+                    variants = _variants(dead, forms, shape, images)
+                    _check(variants, dead, images)
                     found = compared(interleaved(variants, rounds))
                 labels = {"network": network, "layer": str(shape), "dead": share, "batch": batch}
                 yield {**labels, "threads": count, **found, "limit": 1 / (1 - share)}
@@ -127,13 +128,24 @@ def rows_of(
 def _variants(
     dead: nn.Conv2d, forms: dict[str, DenseNetwork], shape: Shape, images: Tensor
 ) -> dict[str, Callable[[], Tensor | list[Tensor]]]:
-    living = LivingConvolution(dead)
-    tiles = [batch_innermost(part) for part in images.split(TILE)]  # as they go through a network
-    call = _in_a_chain(living, tiles[0])
     variants = {name: called_on(form, images) for name, form in forms.items()}
     if len(images) <= 16:  # it takes ten times as long as the dense form, and its columns much memory
         variants[CSR] = _on_columns(dead, shape, images)
-    return variants | {LIVING: lambda: [call(part) for part in tiles]}
+    return variants | {LIVING: _living(LivingConvolution(dead), images)}
+
+
+def _living(living: LivingConvolution, images: Tensor) -> Callable[[], list[Tensor]]:
+    """In parts that stay in a cache, or all at once: what is faster, which a network finds out likewise."""
+    sizes = {"in parts": TILE, "at once": len(images)}
+    ways = {name: _in_parts(living, images, size) for name, size in sizes.items()}
+    seconds = interleaved(ways, 3)
+    return ways[min(ways, key=lambda name: float(np.median(seconds[name])))]
+
+
+def _in_parts(living: LivingConvolution, images: Tensor, size: int) -> Callable[[], list[Tensor]]:
+    parts = [batch_innermost(part) for part in images.split(size)]
+    call = _in_a_chain(living, parts[0])
+    return lambda: [call(part) for part in parts]
 
 
 def _on_columns(dead: nn.Conv2d, shape: Shape, images: Tensor) -> Callable[[], Tensor]:
