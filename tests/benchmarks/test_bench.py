@@ -107,6 +107,12 @@ def test_what_is_said_of_accuracy_against_time_and_bytes_is_the_tables():
     dense, least = means.loc["dense"].iloc[0], means.loc["hsq_gl12 neuron fraction 160 proximal", WAYS[1]]
     assert least["bytes"] / dense["bytes"] == pytest.approx(0.2, abs=0.01), "a fifth"
     channels = means.xs(WAYS[0], level="without")
+    within_a_point = channels[channels["validation accuracy"] > dense["validation accuracy"] - 0.01]["median"]
+    for text, words in (
+        (page, "gained {} times at most from channels alone"),
+        (said, "{} times as fast at best within a point"),
+    ):
+        assert words.format(f"{within_a_point.max():.1f}") in text
     assert channels[channels["median"] > 1.35]["test accuracy"].max() < dense["test accuracy"] - 0.08
 
 
