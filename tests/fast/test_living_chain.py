@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from unittest import mock
 
 import pytest
@@ -15,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import adaptive_avg_pool2d, linear, max_pool2d
 
+from benchmarks.dense_forms import threads as threads_of
 from hgsr_lite.fast import (
     Convolution,
     Linear,
@@ -31,16 +30,6 @@ from hgsr_lite.fast import (
 convolutions = pytest.importorskip("hgsr_lite.fast.cpu.sparse_convolution")
 chains = pytest.importorskip("hgsr_lite.fast.cpu.living_chain")
 sparse_convolution = convolutions.sparse_convolution
-
-
-@contextmanager
-def threads_of(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @settings(max_examples=80)

@@ -61,6 +61,7 @@ _max1, _max2, _max4 = (pool_tile_of(vectors, True) for vectors in (1, 2, 4))
 _mean1, _mean2, _mean4 = (pool_tile_of(vectors, False) for vectors in (1, 2, 4))
 
 
+# Inlined, like those below: a call with two dozen arguments takes as long as a tile of few living kernels.
 @njit(forceinline=True)
 def _tile(positions, vectors, image, image_step, out, out_step, residual, job):
     shape = 10 * positions + vectors
