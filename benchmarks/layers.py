@@ -32,10 +32,11 @@ from benchmarks.dense_forms import (
     kill_kernels_,
     threads,
 )
-from benchmarks.measurements import IMAGES, SETTLING, SMALL_AND_LARGE, interleaved
+from benchmarks.measurements import IMAGES, SMALL_AND_LARGE, interleaved
 from benchmarks.options import options_of
 from hgsr_lite.fast import Link, batch_innermost, called_directly, prepare_chain, smallest_batch
 from hgsr_lite.figures import COLORS, MARKERS
+from hgsr_lite.removal.cost import SETTLING
 from hgsr_lite.skipping import FORMATS, DenseNetwork, LivingConvolution
 
 SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)

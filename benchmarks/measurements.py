@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ import hgsr_lite as hg
 from benchmarks.textbook import textbook_model_penalty
 from hgsr_lite.data import augmented_batches, find_device
 from hgsr_lite.fast import buckets, plain_gradient_, stacked_gradient_
+from hgsr_lite.removal.cost import seconds_in_turn
 from hgsr_lite.training import Penalised, Recipe, Settings, TrainingState
 
 DEVICE = find_device(None)
@@ -45,40 +45,12 @@ IMAGES = dict.fromkeys(NETWORKS, (3, 32, 32)) | {
 Row = dict[str, Any]
 
 
-SETTLING = 5e-3
-"""Seconds of calls after which a network finds its weights and its code in the caches."""
-
-
 def interleaved(
     variants: dict[str, Callable[[], Any]], rounds: int, settling: float = 0.0
 ) -> dict[str, np.ndarray]:
-    """Seconds of every variant in every round, in turn, after two rounds of warm-up.
-
-    A variant that takes less than `settling` seconds is called for so long before the call that counts, so
-    that it does not pay for what the one before it left in the caches.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds + 2):
-        for name, run in variants.items():
-            end = time.perf_counter() + (settling if min(seconds[name], default=0.0) < settling else 0.0)
-            while time.perf_counter() < end:
-                _seconds_of(run)
-            seconds[name].append(_seconds_of(run))
-    return {name: np.array(values[2:]) for name, values in seconds.items()}
-
-
-def _seconds_of(run: Callable[[], Any]) -> float:
-    _wait()
-    started = time.perf_counter()
-    run()
-    _wait()
-    return time.perf_counter() - started
-
-
-def _wait() -> None:
-    """A GPU works on while Python goes ahead: a time is only right once it has finished."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    """Seconds of every variant in every round, in turn; see `seconds_in_turn`."""
+    found = seconds_in_turn(variants, rounds, DEVICE, settling)
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def rows_of(what: str, seconds: dict[str, np.ndarray], against: str, **labels: Any) -> list[Row]:

@@ -31,9 +31,10 @@ from benchmarks.dense_forms import (
     kill_kernels_,
     threads,
 )
-from benchmarks.measurements import IMAGES, SETTLING, SMALL_AND_LARGE, interleaved
+from benchmarks.measurements import IMAGES, SMALL_AND_LARGE, interleaved
 from benchmarks.options import options_of
 from hgsr_lite.fast import alive_kernels
+from hgsr_lite.removal.cost import SETTLING
 from hgsr_lite.series import example_budget, example_network
 from hgsr_lite.skipping import FORMATS, DenseNetwork
 

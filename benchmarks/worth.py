@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 import hgsr_lite as hg
 from benchmarks.dense_forms import called_on, threads
-from benchmarks.measurements import SETTLING, interleaved
+from benchmarks.measurements import interleaved
 from benchmarks.options import options_of
 from hgsr_lite.figures import COLORS, MARKERS
+from hgsr_lite.removal.cost import SETTLING
 from hgsr_lite.skipping import FORMATS, DenseNetwork
 from hgsr_lite.study import Study, confidence_half_width, network_of
 from hgsr_lite.training import Recipe, accuracy
