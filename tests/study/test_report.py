@@ -37,7 +37,7 @@ def run(method: str, amount: float, seed: int, removed: float, accuracy: float, 
         for stage in ("after zeroing", "after fine-tuning")
     }
     rest = {"proximal": False, "start": "he", "seed": seed, "ended": "finished"}
-    rest |= {"processor": "a processor", "device": "cpu, one thread"}
+    rest |= {"processor": "a processor", "device": "cpu, one thread", "torch": "2.0", "commit": "abc"}
     zeros = {"below tolerance": removed, "dead kernels": removed, "calibrated strength": 1.0, "l1_mix": 0.0}
     return {**names, **where, **result, **accuracies, **rest, **zeros, **more}
 
@@ -62,7 +62,15 @@ def test_accuracy_is_read_along_the_path_at_equal_parameters(table):
 
 def test_a_run_on_a_gpu_was_made_on_the_gpu_and_not_on_the_processor_beside_it(table):
     table.loc[0, ["processor", "device"]] = ["another processor", "a GPU"]
-    assert "made on: a GPU, a processor. " in page(table, "A study")
+    assert "made on: a GPU (torch 2.0: 1), a processor (torch 2.0: 15). " in page(table, "A study")
+
+
+def test_the_page_tells_versions_apart_and_counts_runs_whose_commit_is_not_their_code(table):
+    table.loc[:2, "torch"], table.loc[3:4, "commit"] = "1.9", "abc+"
+    assert (
+        "made on: a processor (torch 1.9: 3), a processor (torch 2.0: 13), 2 with files changed since their "
+        "commit (`+`). "
+    ) in page(table, "A study")
 
 
 def test_the_page_names_runs_seeds_and_what_diverged_and_leaves_the_diverged_out(table):
@@ -103,7 +111,10 @@ def test_a_penalty_mixed_with_l1_is_on_no_path_and_in_no_area(table):
     mixed = run("gl", None, 0, 0.9, 0.9, strength=1e-3) | {"l1_mix": 0.5, "MACs left": 0.1}
     more = pd.concat([table, with_paths(pd.DataFrame([mixed]))], ignore_index=True)
     before, after = (page(each, "A study").split("## On no path")[0] for each in (table, more))
-    assert after.replace("17 runs (seed 0: 7", "16 runs (seed 0: 6") == before
+    one_less = {"17 runs (seed 0: 7": "16 runs (seed 0: 6", "(torch 2.0: 17)": "(torch 2.0: 16)"}
+    for counted, counted_before in one_less.items():
+        after = after.replace(counted, counted_before)
+    assert after == before
     assert "| gl | 0.500 | he |" in page(more, "A study").split("## On no path")[1]
 
 
