@@ -31,8 +31,9 @@ def scoreboard(
     `networks` maps what was done to the history of the training, whose test accuracies are shown, and to the
     network. In a copy of it the weights below 0.001 become zero and the dead channels go, checked on `images`
     (N, C, H, W): *parameters left* and *MACs left* (multiply-accumulates for one image) are what remains;
-    *in living kernels* leaves dead kernels out of that as well. The rows are handed to the closing table of
-    `make run`: a line each to the file that `$HGSR_RESULTS` names, if it names one.
+    *in living kernels* and *MACs in living kernels* leave dead kernels out of that as well, as
+    `skip_dead_kernels` does. The rows are handed to the closing table of `make run`: a line each to the file
+    that `$HGSR_RESULTS` names, if it names one.
 
     >>> import hgsr_lite as hg
     >>> from hgsr_lite.series import example_network
@@ -57,16 +58,38 @@ def _measured(page: str, name: str, history: History, model: nn.Module, images: 
     zeroed = copy.deepcopy(model).eval()
     zero_below_(zeroed, TOLERANCE)
     small, report = compact(zeroed, images, repeats=0)
-    dead = sum(layer.dead_kernels * layer.weights // layer.kernels for layer in sparsity(small, 0).layers)
+    places = _places(small, images[:1])
+    dead = {
+        layer.name: layer.dead_kernels * layer.weights // layer.kernels for layer in sparsity(small, 0).layers
+    }
     return {
         "page": page,
         "network": name,
         "accuracy": history.test.accuracy,
         "accuracy_after_zeroing": history.test.accuracy_after_zeroing,
         "parameters": report.after.parameters,
-        "in_living_kernels": report.after.parameters - dead,
+        "in_living_kernels": report.after.parameters - sum(dead.values()),
         "macs": report.after.macs,
+        "macs_in_living_kernels": report.after.macs - sum(dead[name] * places[name] for name in dead),
     }
+
+
+def _places(model: nn.Module, image: Tensor) -> dict[str, int]:
+    """At how many places of an image each convolution, by its name, multiplies by its weights."""
+    import torch
+
+    found: dict[nn.Module, int] = {}
+
+    def note(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        found[layer] = output[0, 0].numel()
+
+    convolutions = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    hooks = [layer.register_forward_hook(note) for layer in convolutions.values()]
+    with torch.no_grad():
+        model(image)
+    for hook in hooks:
+        hook.remove()
+    return {name: found[layer] for name, layer in convolutions.items()}
 
 
 def committed_rows() -> list[dict[str, Any]]:
@@ -100,9 +123,9 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
     """Rows as a reader sees them: `make run` closes with this table, too.
 
     >>> row = {"page": "00", "network": "dense", "accuracy": 0.99, "accuracy_after_zeroing": 0.98,
-    ...        "parameters": 56554, "in_living_kernels": 1234, "macs": 903808}
+    ...        "parameters": 56554, "in_living_kernels": 1234, "macs": 903808, "macs_in_living_kernels": 5678}
     >>> results_table([row]).iloc[0].tolist()
-    ['dense', '99.0 %', '98.0 %', '56,554', '1,234', '903,808']
+    ['dense', '99.0 %', '98.0 %', '56,554', '1,234', '903,808', '5,678']
     """
     import pandas
 
@@ -113,6 +136,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
         "parameters left": ("parameters", "{:,}"),
         "in living kernels": ("in_living_kernels", "{:,}"),
         "MACs left": ("macs", "{:,}"),
+        "MACs in living kernels": ("macs_in_living_kernels", "{:,}"),
     }
     shown = [[form.format(row[key]).replace("%", " %") for key, form in columns.values()] for row in rows]
     return pandas.DataFrame(

@@ -41,7 +41,7 @@ def test_notebooks_run_in_order_and_close_with_a_table(tmp_path, write_notebook,
     record = (
         "import json, os\n"
         "row = dict(accuracy=0.991, accuracy_after_zeroing=0.93, parameters=4321)\n"
-        "row |= dict(in_living_kernels=7, macs=9)\n"
+        "row |= dict(in_living_kernels=7, macs=9, macs_in_living_kernels=8)\n"
         "with open(os.environ['HGSR_RESULTS'], 'a') as lines:\n"
         "    for page, network in (('05', 'sparse'), ('00', 'dense')):\n"
         "        lines.write(json.dumps({'page': page, 'network': network, **row}) + '\\n')\n"
@@ -53,7 +53,7 @@ def test_notebooks_run_in_order_and_close_with_a_table(tmp_path, write_notebook,
     assert screen.out.index("00_first") < screen.out.index("01_second") < screen.out.index("test accuracy")
     rows = [line.split() for line in screen.out.splitlines() if "4,321" in line]
     assert [row[:3] for row in rows] == [["00", "dense", "99.1"], ["05", "sparse", "99.1"]]
-    assert rows[0][-3:] == ["4,321", "7", "9"]
+    assert rows[0][-4:] == ["4,321", "7", "9", "8"]
     assert outputs(tmp_path / "build" / "run" / "01_second.ipynb") == ["second\n"]
 
 
@@ -298,7 +298,7 @@ def test_a_second_run_into_the_same_folder_is_refused_and_the_first_keeps_its_ta
         "while not pathlib.Path('go').exists():\n"
         "    time.sleep(0.05)\n"
         "row = dict(page='00', network='dense', accuracy=0.5, accuracy_after_zeroing=0.5, parameters=1,\n"
-        "           in_living_kernels=1, macs=1)\n"
+        "           in_living_kernels=1, macs=1, macs_in_living_kernels=1)\n"
         "pathlib.Path(os.environ['HGSR_RESULTS']).write_text(json.dumps(row) + '\\n')"
     )
     path = write_notebook(tmp_path / "notebooks" / "00_waits.ipynb", wait)

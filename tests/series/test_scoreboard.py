@@ -12,6 +12,7 @@ import torch
 import hgsr_lite as hg
 from hgsr_lite.removal import macs, parameters
 from hgsr_lite.series import example_budget, example_network, results, scoreboard
+from hgsr_lite.skipping import choice
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,23 @@ def test_a_row_counts_what_is_left_of_channels_and_of_kernels(data, handed_over)
     assert row["parameters"] == parameters(model) - gone
     assert row["in_living_kernels"] == row["parameters"] - 7 * 9
     assert row["macs"] < macs(model.eval(), data.test.images[:1])
+    assert row["macs_in_living_kernels"] == row["macs"] - 7 * 9 * 4 * 4  # conv3 puts out 4 x 4 pixels
     assert all(map(torch.equal, before, model.state_dict().values()))
+
+
+def test_what_is_in_living_kernels_is_what_skipping_leaves(data, handed_over, monkeypatch):
+    monkeypatch.setattr(choice, "_MARGIN", 0.0)  # no layer stays dense, whatever the clock says
+    history, model = untrained(data)
+    for number, layer in enumerate((model.features.conv2, model.features.conv3)):
+        drawn = torch.rand(layer.weight.shape[:2], generator=torch.Generator().manual_seed(number))
+        layer.weight.data[drawn < 0.8] = 0
+    scoreboard("00", {"thinned": (history, model)}, data.test.images[:64])
+    (row,) = results.read_results(handed_over)
+    assert row["parameters"] == parameters(model), "every channel lives"
+    _, report = hg.skip_dead_kernels(model, data.test.images[:64], repeats=0)
+    left = report.table()["after"]
+    assert left["numbers stored"] == row["in_living_kernels"]
+    assert left["multiply-adds per image"] == row["macs_in_living_kernels"]
 
 
 def test_earlier_pages_stand_above_and_later_ones_are_not_given_away(data):
