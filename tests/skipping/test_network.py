@@ -8,47 +8,20 @@ import time
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import GraphModule
 from torch.fx.experimental.optimization import fuse
 
 import hgsr_lite as hg
 from hgsr_lite.removal import latency, macs
-from hgsr_lite.skipping import choice, living_state, load_living, save_living
+from hgsr_lite.skipping import choice, load_living, save_living
 from hgsr_lite.skipping.layers import LivingConvolution, LivingPool
-from hgsr_lite.skipping.living_file import CHECKSUM, checksum_of, living_bytes
 from hgsr_lite.skipping.network import DenseNetwork, SkippingNetwork
+from tests.skipping.networks import distance, network
 
 LIVING = [*hg.MODELS, "torchvision resnet18", "vgg11_bn", "mobilenet_v2", "densenet121"]
-
-
-def network(name: str, share: float = 0.9) -> nn.Module:
-    """A network with random kernels dead, and batch norms that have seen something."""
-    if name in hg.MODELS:
-        model = hg.build_model(name, in_channels=3, num_classes=10, seed=0)
-    else:
-        torch.manual_seed(0)
-        model = getattr(torchvision.models, name.split()[-1])(num_classes=10)
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
-            alive = torch.rand(module.weight.shape[:2], generator=generator) >= share
-            alive[:, 0] |= ~alive.any(1)  # no channel dies of it: every layer is really compared
-            module.weight.data *= alive[..., None, None] / (1 - share) ** 0.5
-        elif isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1, generator=generator)
-            module.running_var.uniform_(0.5, 2, generator=generator)
-    return model.eval()
-
-
-def distance(one: nn.Module, other: nn.Module, images: Tensor) -> float:
-    with torch.no_grad():
-        wanted, found = one(images), other(images)
-    assert found.shape == wanted.shape
-    return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 def _empty(model: nn.Module) -> nn.Module:
@@ -57,12 +30,6 @@ def _empty(model: nn.Module) -> nn.Module:
     for tensor in model.state_dict().values():
         tensor.zero_()
     return model
-
-
-@pytest.fixture
-def never_dense(monkeypatch):
-    """Every covered layer is taken, whatever this machine's clock says."""
-    monkeypatch.setattr(choice, "_MARGIN", 0.0)
 
 
 @pytest.mark.slow
@@ -316,19 +283,6 @@ def test_channels_and_kernels_are_in_one_table():
     assert distance(compacted, small, images) < 1e-5
 
 
-def test_the_file_is_as_small_as_its_living_kernels(tmp_path):
-    model = network("vgg11_bn")
-    size = save_living(model, tmp_path / "living.safetensors")
-    layers = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
-    kernels = sum(weight.shape[0] * weight.shape[1] for weight in layers)
-    living = sum(int((weight != 0).flatten(2).any(-1).sum()) for weight in layers)
-    rest = sum(t.numel() * t.element_size() for t in model.state_dict().values()) - 4 * sum(
-        map(Tensor.numel, layers)
-    )
-    assert size == living_bytes(model)
-    assert size < 1.1 * (4 * 9 * living + kernels / 8 + rest)
-
-
 def test_a_network_of_twice_the_precision_has_twice_the_bytes():
     model = network("digits_cnn")
     images = torch.randn(2, 3, 8, 8)
@@ -355,48 +309,3 @@ def test_what_is_as_fast_as_the_dense_network_is_left_to_it(monkeypatch):
         seconds["living"] = living
         small, _ = hg.skip_dead_kernels(model, images, repeats=0)
         assert isinstance(small, DenseNetwork) == is_dense
-
-
-def test_a_cut_network_comes_back_from_its_file_and_from_torch_load(tmp_path):
-    model = network("digits_cnn")
-    model.features.conv2.weight.data[:, :7] = 0
-    images = torch.randn(4, 3, 8, 8)
-    small, _ = hg.compact(model, images, repeats=0)
-    save_living(small, tmp_path / "living.safetensors")
-    torch.save(living_state(small), tmp_path / "living.pt")
-    whole = hg.build_model("digits_cnn", in_channels=3, num_classes=10).eval()
-    for file in (tmp_path / "living.safetensors", torch.load(tmp_path / "living.pt", weights_only=True)):
-        assert distance(small, load_living(whole, file), images) == 0
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda state: state.pop("0.weight.living_shape"), "not its shape"),
-        (
-            lambda state: state.update({"0.weight.living_bitmap": torch.zeros(9, dtype=torch.uint8)}),
-            "belong together",
-        ),
-        (lambda state: state["0.weight.living_bitmap"].fill_(255), "belong together"),
-        (lambda state: state["0.weight.living_bitmap"].bitwise_or_(1), "belong together"),  # of no kernel
-        (
-            lambda state: state.update({"0.weight.living_shape": torch.tensor([3, -1, 3, 3])}),
-            "none of a convolution",
-        ),
-        (lambda state: state.update({"1.bias": torch.zeros(3)}), "does not fit"),
-    ],
-)
-def test_a_damaged_file_is_refused(damage, words):
-    layer = nn.Sequential(nn.Conv2d(2, 3, 3))
-    layer[0].weight.data[0] = 0
-    state = living_state(layer)
-    damage(state)
-    state[CHECKSUM] = checksum_of({key: tensor for key, tensor in state.items() if key != CHECKSUM})
-    with pytest.raises(ValueError, match=words):  # whoever wrote it made no mistake in the checksum
-        load_living(layer, state)
-
-
-def test_a_file_of_something_else_is_refused(tmp_path):
-    (tmp_path / "text").write_text("no tensors here, but long enough to look like it")
-    with pytest.raises(ValueError, match="no file of living kernels"):
-        load_living(nn.Sequential(nn.Conv2d(2, 3, 3)), tmp_path / "text")
