@@ -102,7 +102,8 @@ def batch_innermost(images: Tensor) -> Tensor:
 
 def empty_images(like: Tensor, channels: int, height: int, width: int) -> Tensor:
     """Images not yet written, batch innermost, of the dtype and number of others."""
-    return like.new_empty(channels, height, width, len(like)).permute(3, 0, 1, 2)
+    count = like.shape[0]  # not `len`, which makes a symbol of an export one number
+    return like.new_empty(channels, height, width, count).permute(3, 0, 1, 2)
 
 
 def plain_sparse_convolution(

@@ -139,17 +139,6 @@ def test_a_counter_counts_each_layer_and_a_trace_keeps_each():
         assert torch.allclose(each(fresh), model(fresh), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_as_one_graph_it_says_the_same(backend):
-    model, small = skipping("digits_cnn")
-    images = torch.randn(COUNT, 3, 32, 32)
-    torch.compiler.reset()
-    with torch.no_grad():
-        found = torch.compile(small, backend=backend, fullgraph=True)(images)
-        assert torch.allclose(found, model(images), rtol=1e-3, atol=1e-4)
-    torch.compiler.reset()
-
-
 def test_copies_other_weights_and_other_dtypes_are_prepared_anew():
     model, small = skipping("resnet18")
     images = torch.randn(COUNT, 3, 32, 32)
