@@ -2,7 +2,9 @@
 
 `plain_sparse_convolution` is the formula in ten lines of PyTorch; `cpu.sparse_convolution` is the same,
 compiled. A dead kernel is never multiplied: where an image holds infinity or NaN, a dense convolution
-gives NaN for zero times that, and these give what the living kernels say.
+gives NaN for zero times that, and these give what the living kernels say. A living kernel whose own weights
+are not finite, at an image's border: the plain formula multiplies the zeros of the padding, which gives NaN,
+the compiled one passes over them for as many images as a vector holds numbers.
 """
 
 from __future__ import annotations

@@ -190,6 +190,29 @@ def test_few_images_go_through_the_dense_network_where_that_is_faster(monkeypatc
     assert distance(model, exported, images) < 1e-5
 
 
+def test_a_dead_kernel_times_infinity_is_nan_where_it_is_dense_and_left_out_where_it_is_not(monkeypatch):
+    model = nn.Sequential(nn.Conv2d(2, 2, 1))
+    model[0].weight.data.copy_(torch.eye(2)[..., None, None])
+    images = torch.ones(9, 2, 4, 4)
+    monkeypatch.setattr(choice, "_in_tiles", lambda *_: None)
+    forms = {}
+    for what, seconds in (("dense", 2.0), ("living", 0.1)):
+        monkeypatch.setattr(choice, "_seconds_of", lambda *_, taken=seconds: (1.0, taken))
+        forms[what], _ = hg.skip_dead_kernels(model, images, repeats=0)
+    monkeypatch.setattr(choice, "_seconds_of", lambda _, __, count, *___: (1.0, 2.0 if count == 1 else 0.1))
+    forms["dense for one image"], _ = hg.skip_dead_kernels(model, images, repeats=0)
+    forms["dense for fewer than four"] = copy.deepcopy(forms["living"])
+    forms["dense for fewer than four"].take_dense_below(4, DenseNetwork(model, torch.contiguous_format))
+    images[:, 0] = math.inf
+    says_nan = {
+        what: [count for count in (1, 3, 9) if form(images[:count])[:, 1].isnan().all()]
+        for what, form in forms.items()
+    }
+    assert says_nan == {
+        "dense": [1, 3, 9], "living": [], "dense for one image": [1], "dense for fewer than four": [1, 3],
+    }  # fmt: skip
+
+
 def test_a_network_that_never_pays_stays_dense(monkeypatch):
     monkeypatch.setattr(choice, "_seconds_of", lambda *_: (1.0, 0.1))
     monkeypatch.setattr(choice, "_in_tiles", _slow_below(1000))
