@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.experimental.optimization import fuse
 
@@ -142,6 +142,39 @@ def test_what_is_not_covered_stays_dense_and_says_so(monkeypatch):
     monkeypatch.setattr("hgsr_lite.skipping.network.has_numba", lambda: False)
     _, report = hg.skip_dead_kernels(network("digits_cnn"), torch.ones(1, 3, 8, 8), repeats=0)
     assert report.left_dense == "numba is not installed"
+
+
+def all_dense_because(model: nn.Module, images: Tensor) -> set[str]:
+    """Why a network's layers are dense, which are the same function and named in the report."""
+    small, report = hg.skip_dead_kernels(model, images, repeats=0)
+    assert isinstance(small, DenseNetwork)
+    assert report.left_dense == "no layer pays"
+    assert distance(model, small, images) < {torch.bfloat16: 0.05}.get(images.dtype, 1e-5)
+    reasons = {layer.dense_because for layer in report.layers}
+    assert all(f"kept dense ({reason}): {report.layers[0].name}" in str(report) for reason in reasons)
+    return reasons
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_bfloat16_stays_dense_and_says_so():
+    images = torch.randn(3, 3, 16, 16).bfloat16()
+    reasons = all_dense_because(network("digits_cnn").bfloat16(), images)
+    assert reasons == {"torch.bfloat16 is not covered, only float32 and float64"}
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_a_convolution_of_lines_stays_dense_and_says_so():
+    model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 3, 3)).eval()
+    model[0].weight.data[:, 0] = 0
+    reasons = all_dense_because(model, torch.randn(3, 2, 20))
+    assert reasons == {"Conv1d is not covered, only Conv2d"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here: nothing was run on one")
+@pytest.mark.usefixtures("never_dense")
+def test_a_network_on_a_gpu_stays_dense_and_says_so():
+    reasons = all_dense_because(network("digits_cnn").cuda(), torch.randn(3, 3, 16, 16, device="cuda"))
+    assert reasons == {"cuda is not covered, only the CPU"}
 
 
 def test_a_layer_that_does_not_pay_stays_dense(monkeypatch):
