@@ -122,6 +122,11 @@ def skip_dead_kernels(
     report says is kept dense give NaN as the model does: a layer (for the number of images that it is named
     for), the whole network for batches of fewer than `dense_below` images, or for all.
 
+    Which keys `state_dict()` has depends on the layers that were kept dense, and those on a clock: it fits
+    the very same choices only. To store the network, store `model` with `save_living` and come back by
+    `load_living` and this function, which chooses anew, on that machine; or `torch.save` the result as a
+    whole, choices included (`torch.load(path, weights_only=False)` then runs the code that is in the file).
+
     The result is compared with the model, on the example and on random images, whole and in parts: where
     the numbers differ by more than rounding, the network stays dense, and the report says so.
 
