@@ -2,7 +2,9 @@
 
 `plain_sparse_convolution` is the formula in ten lines of PyTorch; `cpu.sparse_convolution` is the same,
 compiled. A dead kernel is never multiplied: where an image holds infinity or NaN, a dense convolution
-gives NaN for zero times that, and these give what the living kernels say.
+gives NaN for zero times that, and these give what the living kernels say. A living kernel whose own weights
+are not finite, at an image's border: the plain formula multiplies the zeros of the padding, which gives NaN,
+the compiled one passes over them for as many images as a vector holds numbers.
 """
 
 from __future__ import annotations
@@ -102,7 +104,8 @@ def batch_innermost(images: Tensor) -> Tensor:
 
 def empty_images(like: Tensor, channels: int, height: int, width: int) -> Tensor:
     """Images not yet written, batch innermost, of the dtype and number of others."""
-    return like.new_empty(channels, height, width, len(like)).permute(3, 0, 1, 2)
+    count = like.shape[0]  # not `len`, which makes a symbol of an export one number
+    return like.new_empty(channels, height, width, count).permute(3, 0, 1, 2)
 
 
 def plain_sparse_convolution(

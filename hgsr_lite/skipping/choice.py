@@ -45,10 +45,16 @@ class DenseNetwork(nn.Module):
     def __init__(self, network: nn.Module, memory_format: torch.memory_format) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval()
-        self.memory_format = memory_format
+        # Its name: torch.save cannot write a memory format.
+        self._order = next(name for name, order in FORMATS.items() if order == memory_format)
         for module in self.network.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=memory_format)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The format, one of `FORMATS`."""
+        return FORMATS[self._order]
 
     def forward(self, images: Tensor) -> Tensor:
         """What the network says about images."""

@@ -1,4 +1,4 @@
-"""A file of living kernels only: for each convolution a bit a kernel, and the weights of the living.
+"""A file of living kernels only: a bit for each kernel of a convolution, and the weights of the living.
 
 The format is safetensors, so that reading runs no code; the same dictionary of tensors can be saved with
 `torch.save` and read with `torch.load(weights_only=True)`.
@@ -6,71 +6,60 @@ The format is safetensors, so that reading runs no code; the same dictionary of 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from os import PathLike
 
-import numpy as np
 import safetensors
-import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from hgsr_lite.arguments import as_path, shown
+from hgsr_lite.arguments import as_path
 from hgsr_lite.fast import alive_kernels
 from hgsr_lite.layers import check_model
 from hgsr_lite.removal import load_compact
-
-_ALIVE, _SHAPE, _WEIGHT = ".living_bitmap", ".living_shape", ".living_weight"
-CHECKSUM = "living_checksum"
-"""The entry with the SHA-256 of all others: 32 bytes."""
+from hgsr_lite.skipping.choice import DenseNetwork
+from hgsr_lite.skipping.layers import LivingConvolution
+from hgsr_lite.skipping.packing import packed, unpacked
 
 
 def living_state(model: nn.Module) -> dict[str, Tensor]:
-    """A model's state dict in which each convolution's weight is a bitmap, a shape and living kernels.
+    """A model's state dict without its dead kernels, packed: an index, bits, numbers, a checksum.
 
-    Eight kernels share a byte, output channel by output channel, the first in the highest bit. One entry more
-    is a checksum of all the others.
+    The index is JSON, compressed by zlib to bytes: the version, and for each tensor its name, dtype, shape
+    and whether it is a convolution's weight. Those have a bit a kernel, output channel by output channel, all
+    weights one after the other, the first kernel in a byte's highest bit. The numbers lie in one tensor
+    for each dtype, named after it, in the order of the index; of a convolution's weight the living kernels'.
 
     >>> layer = nn.Sequential(nn.Conv2d(2, 1, 3, bias=False))
     >>> _ = layer[0].weight.data[0, 0].zero_()
     >>> state = living_state(layer)
-    >>> state["0.weight.living_bitmap"], state["0.weight.living_weight"].shape
-    (tensor([64], dtype=torch.uint8), torch.Size([1, 9]))
+    >>> state["living_bits"], state["float32"].shape
+    (tensor([64], dtype=torch.uint8), torch.Size([9]))
     """
-    state = {key: tensor.detach() for key, tensor in model.state_dict().items()}
-    for name in _convolution_keys(model):
-        weight = state[name]
-        kernels, alive = weight.flatten(2).flatten(0, 1), alive_kernels(weight).flatten()
-        bitmap = torch.from_numpy(np.packbits(alive.cpu().numpy()))
-        state |= {name + _ALIVE: bitmap, name + _SHAPE: torch.tensor(weight.shape)}
-        state[name + _WEIGHT] = kernels[alive]
-        del state[name]
-    state = {key: tensor.cpu().contiguous().clone() for key, tensor in state.items()}
-    return state | {CHECKSUM: checksum_of(state)}
+    return packed(model.state_dict(), _convolution_keys(model))
 
 
-def checksum_of(state: Mapping[str, Tensor]) -> Tensor:
-    """The SHA-256 of names, dtypes, shapes and numbers, as 32 bytes."""
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        tensor = state[key]
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return torch.tensor([*digest.digest()], dtype=torch.uint8)
-
-
-def _convolution_keys(model: nn.Module) -> list[str]:
+def _convolution_keys(model: nn.Module) -> set[str]:
     layers = (nn.modules.conv._ConvNd,)
     named = [(name, module) for name, module in model.named_modules() if isinstance(module, layers)]
-    return [
+    return {
         f"{name}.weight" if name else "weight" for name, module in named if "weight" in module._parameters
-    ]
+    }
 
 
 def save_living(model: nn.Module, path: str | PathLike) -> int:
-    """Write a model's `living_state` to a file; return its size in bytes. `OSError` where it cannot be."""
+    """Write a model's `living_state` to a file; return its size in bytes.
+
+    Besides living kernels, a bit a kernel and all other tensors the file holds some 400 bytes and the index,
+    about 5 to 10 bytes a tensor. Raises `ValueError` for a network that `skip_dead_kernels` made, whose
+    layers have lost their names, `OSError` where the file cannot be written.
+    """
     check_model(model)
+    if any(isinstance(module, LivingConvolution | DenseNetwork) for module in model.modules()):
+        raise ValueError(
+            "save_living takes the network that skip_dead_kernels was given, not the one it returned: batch "
+            "norms are folded into that one's layers (torch.save keeps it as it is)"
+        )
     path = as_path("path", path)
     try:
         save_file(living_state(model), path)
@@ -86,9 +75,13 @@ def living_bytes(model: nn.Module) -> int:
 
 def stored_numbers(model: nn.Module) -> int:
     """How many of a model's parameters are stored: all but those of dead kernels."""
-    convolutions = set(_convolution_keys(model))
-    dense = sum(p.numel() for name, p in model.named_parameters() if name not in convolutions)
-    return dense + sum(t.numel() for key, t in living_state(model).items() if key.endswith(_WEIGHT))
+    convolutions = _convolution_keys(model)
+    return sum(
+        int(alive_kernels(parameter).sum()) * parameter[0, 0].numel()
+        if name in convolutions
+        else parameter.numel()
+        for name, parameter in model.named_parameters()
+    )
 
 
 def load_living(model: nn.Module, file: str | PathLike | Mapping[str, Tensor]) -> nn.Module:
@@ -96,11 +89,12 @@ def load_living(model: nn.Module, file: str | PathLike | Mapping[str, Tensor]) -
 
     `file` is a path, or the dictionary that `torch.load(path, weights_only=True)` gave. The model may be
     larger than what was saved: it is cut as `load_compact` cuts. Call `skip_dead_kernels` on the result.
-    Raises `ValueError` for a file that is damaged (its checksum tells, to the bit) or does not fit, `OSError`
-    for one that is not there.
+    Raises `ValueError` for a file that is damaged (its checksum tells, to the bit), of another version or
+    does not fit, `OSError` for one that is not there.
     """
     check_model(model)
-    return load_compact(model, _dense_state(file if isinstance(file, Mapping) else _read(file)))
+    stored = file if isinstance(file, Mapping) else _read(file)
+    return load_compact(model, unpacked(stored, model.state_dict()))
 
 
 def _read(file: str | PathLike) -> dict[str, Tensor]:
@@ -111,42 +105,3 @@ def _read(file: str | PathLike) -> dict[str, Tensor]:
         return load_file(path)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is no file of living kernels: {error}") from error
-
-
-def _dense_state(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for key, value in stored.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(f"the entry {shown(key)} of the file of living kernels is no tensor with a name")
-    parts = {key: tensor for key, tensor in stored.items() if key != CHECKSUM}
-    found = stored.get(CHECKSUM)
-    if found is None or not torch.equal(found.cpu(), checksum_of(parts)):
-        why = "holds no checksum" if found is None else "is damaged, its checksum does not fit"
-        raise ValueError(f"the file of living kernels {why}: save it again with save_living")
-    state = {key: tensor for key, tensor in parts.items() if ".living_" not in key}
-    for key in parts:
-        if key.endswith(_ALIVE):
-            name = key.removesuffix(_ALIVE)
-            bitmap, shape, living = (parts.get(name + part) for part in (_ALIVE, _SHAPE, _WEIGHT))
-            state[name] = _dense_weight(name, bitmap, shape, living)
-    return state
-
-
-def _dense_weight(name: str, bitmap: Tensor, shape: Tensor | None, living: Tensor | None) -> Tensor:
-    """One weight with zeros for its dead kernels, after a look at whether its three parts belong together."""
-    if shape is None or living is None:
-        raise ValueError(f"the file holds a bitmap of {name} but not its shape and its living kernels")
-    sizes = shape.tolist()
-    if shape.dtype != torch.int64 or len(sizes) < 3 or min(sizes) < 1 or bitmap.dtype != torch.uint8:
-        raise ValueError(f"the shape {sizes} that the file gives for {name} is none of a convolution")
-    kernels, elements = sizes[0] * sizes[1], int(np.prod(sizes[2:]))
-    bits = np.unpackbits(bitmap.numpy())
-    fits = len(bitmap) == -(-kernels // 8) and not bits[kernels:].any()
-    alive = torch.from_numpy(bits[:kernels].astype(bool))
-    if not fits or tuple(living.shape) != (int(alive.sum()), elements):
-        raise ValueError(
-            f"the parts of {name} do not belong together: {len(bitmap)} bytes of bitmap and living kernels "
-            f"of shape {tuple(living.shape)} for a weight of shape {tuple(sizes)}"
-        )
-    weight = living.new_zeros(kernels, elements)
-    weight[alive] = living
-    return weight.view(sizes)

@@ -115,8 +115,17 @@ def skip_dead_kernels(
     Usually after `compact`, whose report `compacted` puts channels and kernels into one table. Times are
     medians of at most `repeats` runs for each number of images in `batches` (`repeats=0`: none), the dense
     network's in its fastest form; `compile_dense` tries `torch.compile` as well, which wants a C++ compiler
-    and up to a minute for each number of images. `model` is never changed. Zero times infinity: a dense layer
-    gives NaN for an infinite input of a dead kernel, this one what the living kernels say.
+    and up to a minute for each number of images. `model` is never changed.
+
+    Zero times infinity: where an image holds infinity or NaN, a dense layer gives NaN for a dead kernel too,
+    a layer of living kernels what those say. So it depends on what was chosen. Linear layers and what the
+    report says is kept dense give NaN as the model does: a layer (for the number of images that it is named
+    for), the whole network for batches of fewer than `dense_below` images, or for all.
+
+    Which keys `state_dict()` has depends on the layers that were kept dense, and those on a clock: it fits
+    the very same choices only. To store the network, store `model` with `save_living` and come back by
+    `load_living` and this function, which chooses anew, on that machine; or `torch.save` the result as a
+    whole, choices included (`torch.load(path, weights_only=False)` then runs the code that is in the file).
 
     The result is compared with the model, on the example and on random images, whole and in parts: where
     the numbers differ by more than rounding, the network stays dense, and the report says so.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -12,12 +13,16 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 import hgsr_lite.fast.operators  # noqa: F401 - registers the operator
-from hgsr_lite.fast import LivingKernels, Window, plain_sparse_convolution
+from benchmarks.dense_forms import threads as threads_of
+from hgsr_lite.fast import LivingKernels, Window, alive_kernels, plain_sparse_convolution
 from hgsr_lite.fast.living import batch_innermost as plain_batch_innermost
 
-sparse_convolution = pytest.importorskip("hgsr_lite.fast.cpu.sparse_convolution").sparse_convolution
+loops = pytest.importorskip("hgsr_lite.fast.cpu.sparse_convolution")
+sparse_convolution = loops.sparse_convolution
 batch_innermost = pytest.importorskip("hgsr_lite.fast.cpu.layout").batch_innermost
 LIMIT = {torch.float32: 1e-5, torch.float64: 1e-12}
+AS_BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
+BOUNDS = st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (0.0, 0.5)])
 
 
 @st.composite
@@ -51,24 +56,41 @@ def convolutions(draw, slides=False):
     return torch.randn(batch, groups * inputs, height, width, dtype=dtype), weight, window, groups
 
 
-def dense(images: Tensor, weight: Tensor, bias: Tensor, window: Window, groups: int) -> Tensor:
+def dense(images: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
     above, below, left, right = window.padding
     padded = torch.nn.functional.pad(images, (left, right, above, below))
     return conv2d(padded, weight, bias, window.stride, 0, window.dilation, groups)
 
 
 def close(found: Tensor, wanted: Tensor) -> bool:
-    distance = float((found - wanted).abs().max())
-    return found.shape == wanted.shape and distance <= LIMIT[wanted.dtype] * max(
-        1.0, float(wanted.abs().max())
-    )
+    """As far apart as numbers round, relative to the largest finite one; all others the same."""
+    finite = wanted.isfinite()
+    same = (found == wanted) | (found.isnan() & wanted.isnan())
+    distance, size = (found - wanted)[finite].abs(), wanted[finite].abs()
+    limit = LIMIT[wanted.dtype] * (float(size.max()) if size.any() else 1.0)
+    return found.shape == wanted.shape and bool(same[~finite].all() and (distance <= limit).all())
+
+
+def on_one_thread_and_on_two(*arguments) -> tuple[Tensor, Tensor]:
+    """The compiled convolution on one thread, and shared by two, however small it is."""
+    found = []
+    for count, least in ((1, loops.PARALLEL_FROM), (2, 0)):
+        with threads_of(count), mock.patch.object(loops, "PARALLEL_FROM", least):
+            found.append(sparse_convolution(*arguments))
+            assert torch.get_num_threads() == count
+    return tuple(found)
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """NaN is not equal to itself, its bits are."""
+    return torch.equal(*(each.view(AS_BITS[each.dtype]) for each in (one, other)))
 
 
 @settings(max_examples=150)
 @given(
     st.one_of(convolutions(), convolutions(slides=True)),
     st.booleans(),
-    st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (0.0, 0.5)]),
+    BOUNDS,
 )
 def test_it_is_the_dense_convolution_with_what_follows_it_and_equal_bit_for_bit_on_two_threads(
     case, with_residual, bounds
@@ -80,16 +102,53 @@ def test_it_is_the_dense_convolution_with_what_follows_it_and_equal_bit_for_bit_
     wanted = (wanted if residual is None else wanted + residual).clamp(*bounds)
     arguments = (images, living, bias, window, residual, *bounds)
     assert close(plain_sparse_convolution(*arguments), wanted)
-    found = {}
-    before = torch.get_num_threads()
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        found[threads] = sparse_convolution(*arguments)
-        assert torch.get_num_threads() == threads
-    torch.set_num_threads(before)
-    assert close(found[1], wanted)
-    assert found[1].permute(1, 2, 3, 0).is_contiguous()
-    assert torch.equal(found[1], found[2])
+    found, shared = on_one_thread_and_on_two(*arguments)
+    assert close(found, wanted)
+    assert found.permute(1, 2, 3, 0).is_contiguous()
+    assert same_bits(found, shared)
+
+
+def put_(number: float, where: str, place: int, images: Tensor, weight: Tensor, bias: Tensor, groups: int):
+    """Put a number into a bias, a living kernel, or an image's channel that a dead or a living one reads."""
+    kind, _, of = where.partition(" of ")
+    kernels = (alive_kernels(weight) == (of == "the living")).nonzero()
+    if kind == "bias":
+        bias[place % len(bias)] = number
+    elif len(kernels):
+        output, channel = kernels[place % len(kernels)].tolist()
+        read = output // (len(weight) // groups) * weight.shape[1] + channel
+        numbers = weight[output, channel] if kind == "weight" else images[place % len(images), read]
+        numbers.view(-1)[place % numbers.numel()] = number
+
+
+@settings(max_examples=200)
+@given(
+    st.one_of(convolutions(), convolutions(slides=True)),
+    st.lists(
+        st.tuples(
+            st.sampled_from([math.nan, math.inf, -math.inf]),
+            st.sampled_from(["bias", "weight of the living", "image of the living", "image of the dead"]),
+            st.integers(0, 10**6),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    BOUNDS,
+)
+def test_nan_and_infinity_come_out_where_a_living_kernel_meets_them_and_nowhere_else(case, put, bounds):
+    images, weight, window, groups = case
+    bias = torch.randn(len(weight), dtype=weight.dtype)
+    for number, where, place in put:
+        put_(number, where, place, images, weight, bias, groups)
+    arguments = (images, LivingKernels.of(weight, groups), bias, window, None, *bounds)
+    wanted = plain_sparse_convolution(*arguments)
+    found, shared = on_one_thread_and_on_two(*arguments)
+    assert same_bits(found, shared)
+    if not weight.isfinite().all():  # the plain formula multiplies the padding, which is 0, by them too
+        ones = torch.ones_like(images[:1, :1])
+        inside = dense(ones, ones.new_ones(1, 1, *window.kernel), None, window, 1) == math.prod(window.kernel)
+        found, wanted = (each.where(inside, 0.0) for each in (found, wanted))
+    assert close(found, wanted)
 
 
 def test_a_large_layer_is_shared_by_two_threads_and_equal_bit_for_bit():
@@ -97,11 +156,10 @@ def test_a_large_layer_is_shared_by_two_threads_and_equal_bit_for_bit():
     weight = torch.randn(48, 48, 3, 3) * (torch.rand(48, 48, 1, 1) < 0.2)
     images, bias = torch.randn(32, 48, 12, 12), torch.randn(48)
     arguments = (images, LivingKernels.of(weight), bias, Window((3, 3), (1, 1), (1, 1, 1, 1)))
-    before, found = torch.get_num_threads(), []
+    found = []
     for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        found.append(sparse_convolution(*arguments))
-    torch.set_num_threads(before)
+        with threads_of(threads):
+            found.append(sparse_convolution(*arguments))
     assert close(found[0], conv2d(images, weight, bias, padding=1))
     assert all(torch.equal(found[0], other) for other in found[1:])
 

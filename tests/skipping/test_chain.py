@@ -17,27 +17,10 @@ from hgsr_lite.skipping import choice
 from hgsr_lite.skipping.chain import LivingChain
 from hgsr_lite.skipping.layers import LivingConvolution, LivingLinear
 from hgsr_lite.skipping.network import SkippingNetwork
+from tests.skipping.networks import skipping
 
+pytestmark = pytest.mark.usefixtures("never_dense")
 COUNT = 40  # several tiles of 16
-
-
-@pytest.fixture(autouse=True)
-def never_dense(monkeypatch):
-    """Every covered layer is taken, whatever this machine's clock says."""
-    monkeypatch.setattr(choice, "_MARGIN", 0.0)
-    monkeypatch.setattr(choice, "_ENOUGH", 0.01)
-
-
-def skipping(name: str) -> tuple[nn.Module, SkippingNetwork]:
-    """A network with three kernels in four dead, and the same without them, 16 images at a time."""
-    model = hg.build_model(name, in_channels=3, num_classes=10, seed=0).eval()
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight.data *= 2 * (torch.rand(*module.weight.shape[:2], 1, 1, generator=generator) < 0.25)
-    small, _ = hg.skip_dead_kernels(model, torch.randn(2, 3, 32, 32), repeats=0)
-    small.tile = 16
-    return model, small
 
 
 def layer_by_layer(small: SkippingNetwork, images: Tensor) -> Tensor:
@@ -154,17 +137,6 @@ def test_a_counter_counts_each_layer_and_a_trace_keeps_each():
     each = torch.vmap(lambda image: small.network(image[None])[0])
     with torch.no_grad():
         assert torch.allclose(each(fresh), model(fresh), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_as_one_graph_it_says_the_same(backend):
-    model, small = skipping("digits_cnn")
-    images = torch.randn(COUNT, 3, 32, 32)
-    torch.compiler.reset()
-    with torch.no_grad():
-        found = torch.compile(small, backend=backend, fullgraph=True)(images)
-        assert torch.allclose(found, model(images), rtol=1e-3, atol=1e-4)
-    torch.compiler.reset()
 
 
 def test_copies_other_weights_and_other_dtypes_are_prepared_anew():

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hgsr_lite as hg
-from hgsr_lite.skipping import choice, load_living, save_living
+from hgsr_lite.skipping import load_living, save_living
 from hgsr_lite.skipping.network import SkippingNetwork
+
+pytestmark = pytest.mark.usefixtures("never_dense")
 
 
 class Forward(nn.Module):
@@ -85,13 +87,6 @@ FORWARDS = {
     "joined from behind": lambda net, x: torch.cat((net.first(x), net.first(-x)), -3),
     "joined along the batch": lambda net, x: torch.cat((net.first(x), net.first(-x))),
 }
-
-
-@pytest.fixture(autouse=True)
-def never_dense(monkeypatch):
-    """Every covered layer is taken, whatever this machine's clock says."""
-    monkeypatch.setattr(choice, "_MARGIN", 0.0)
-    monkeypatch.setattr(choice, "_ENOUGH", 0.01)
 
 
 @pytest.mark.parametrize("what", FORWARDS)

@@ -8,7 +8,6 @@ import time
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -17,38 +16,12 @@ from torch.fx.experimental.optimization import fuse
 
 import hgsr_lite as hg
 from hgsr_lite.removal import latency, macs
-from hgsr_lite.skipping import choice, living_state, load_living, save_living
+from hgsr_lite.skipping import choice, load_living, save_living
 from hgsr_lite.skipping.layers import LivingConvolution, LivingPool
-from hgsr_lite.skipping.living_file import CHECKSUM, checksum_of, living_bytes
 from hgsr_lite.skipping.network import DenseNetwork, SkippingNetwork
+from tests.skipping.networks import distance, network
 
 LIVING = [*hg.MODELS, "torchvision resnet18", "vgg11_bn", "mobilenet_v2", "densenet121"]
-
-
-def network(name: str, share: float = 0.9) -> nn.Module:
-    """A network with random kernels dead, and batch norms that have seen something."""
-    if name in hg.MODELS:
-        model = hg.build_model(name, in_channels=3, num_classes=10, seed=0)
-    else:
-        torch.manual_seed(0)
-        model = getattr(torchvision.models, name.split()[-1])(num_classes=10)
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
-            alive = torch.rand(module.weight.shape[:2], generator=generator) >= share
-            alive[:, 0] |= ~alive.any(1)  # no channel dies of it: every layer is really compared
-            module.weight.data *= alive[..., None, None] / (1 - share) ** 0.5
-        elif isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1, generator=generator)
-            module.running_var.uniform_(0.5, 2, generator=generator)
-    return model.eval()
-
-
-def distance(one: nn.Module, other: nn.Module, images: Tensor) -> float:
-    with torch.no_grad():
-        wanted, found = one(images), other(images)
-    assert found.shape == wanted.shape
-    return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 def _empty(model: nn.Module) -> nn.Module:
@@ -57,12 +30,6 @@ def _empty(model: nn.Module) -> nn.Module:
     for tensor in model.state_dict().values():
         tensor.zero_()
     return model
-
-
-@pytest.fixture
-def never_dense(monkeypatch):
-    """Every covered layer is taken, whatever this machine's clock says."""
-    monkeypatch.setattr(choice, "_MARGIN", 0.0)
 
 
 @pytest.mark.slow
@@ -177,6 +144,39 @@ def test_what_is_not_covered_stays_dense_and_says_so(monkeypatch):
     assert report.left_dense == "numba is not installed"
 
 
+def all_dense_because(model: nn.Module, images: Tensor) -> set[str]:
+    """Why a network's layers are dense, which are the same function and named in the report."""
+    small, report = hg.skip_dead_kernels(model, images, repeats=0)
+    assert isinstance(small, DenseNetwork)
+    assert report.left_dense == "no layer pays"
+    assert distance(model, small, images) < {torch.bfloat16: 0.05}.get(images.dtype, 1e-5)
+    reasons = {layer.dense_because for layer in report.layers}
+    assert all(f"kept dense ({reason}): {report.layers[0].name}" in str(report) for reason in reasons)
+    return reasons
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_bfloat16_stays_dense_and_says_so():
+    images = torch.randn(3, 3, 16, 16).bfloat16()
+    reasons = all_dense_because(network("digits_cnn").bfloat16(), images)
+    assert reasons == {"torch.bfloat16 is not covered, only float32 and float64"}
+
+
+@pytest.mark.usefixtures("never_dense")
+def test_a_convolution_of_lines_stays_dense_and_says_so():
+    model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 3, 3)).eval()
+    model[0].weight.data[:, 0] = 0
+    reasons = all_dense_because(model, torch.randn(3, 2, 20))
+    assert reasons == {"Conv1d is not covered, only Conv2d"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here: nothing was run on one")
+@pytest.mark.usefixtures("never_dense")
+def test_a_network_on_a_gpu_stays_dense_and_says_so():
+    reasons = all_dense_because(network("digits_cnn").cuda(), torch.randn(3, 3, 16, 16, device="cuda"))
+    assert reasons == {"cuda is not covered, only the CPU"}
+
+
 def test_a_layer_that_does_not_pay_stays_dense(monkeypatch):
     model, images = network("digits_cnn"), torch.randn(2, 3, 16, 16)
     monkeypatch.setattr(choice, "_seconds_of", lambda *_: (1.0, 2.0))
@@ -221,6 +221,29 @@ def test_few_images_go_through_the_dense_network_where_that_is_faster(monkeypatc
         assert issubclass(taken.pop(), way)
     exported = torch.export.export(small, (images,)).module()
     assert distance(model, exported, images) < 1e-5
+
+
+def test_a_dead_kernel_times_infinity_is_nan_where_it_is_dense_and_left_out_where_it_is_not(monkeypatch):
+    model = nn.Sequential(nn.Conv2d(2, 2, 1))
+    model[0].weight.data.copy_(torch.eye(2)[..., None, None])
+    images = torch.ones(9, 2, 4, 4)
+    monkeypatch.setattr(choice, "_in_tiles", lambda *_: None)
+    forms = {}
+    for what, seconds in (("dense", 2.0), ("living", 0.1)):
+        monkeypatch.setattr(choice, "_seconds_of", lambda *_, taken=seconds: (1.0, taken))
+        forms[what], _ = hg.skip_dead_kernels(model, images, repeats=0)
+    monkeypatch.setattr(choice, "_seconds_of", lambda _, __, count, *___: (1.0, 2.0 if count == 1 else 0.1))
+    forms["dense for one image"], _ = hg.skip_dead_kernels(model, images, repeats=0)
+    forms["dense for fewer than four"] = copy.deepcopy(forms["living"])
+    forms["dense for fewer than four"].take_dense_below(4, DenseNetwork(model, torch.contiguous_format))
+    images[:, 0] = math.inf
+    says_nan = {
+        what: [count for count in (1, 3, 9) if form(images[:count])[:, 1].isnan().all()]
+        for what, form in forms.items()
+    }
+    assert says_nan == {
+        "dense": [1, 3, 9], "living": [], "dense for one image": [1], "dense for fewer than four": [1, 3],
+    }  # fmt: skip
 
 
 def test_a_network_that_never_pays_stays_dense(monkeypatch):
@@ -324,19 +347,6 @@ def test_channels_and_kernels_are_in_one_table():
     assert distance(compacted, small, images) < 1e-5
 
 
-def test_the_file_is_as_small_as_its_living_kernels(tmp_path):
-    model = network("vgg11_bn")
-    size = save_living(model, tmp_path / "living.safetensors")
-    layers = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
-    kernels = sum(weight.shape[0] * weight.shape[1] for weight in layers)
-    living = sum(int((weight != 0).flatten(2).any(-1).sum()) for weight in layers)
-    rest = sum(t.numel() * t.element_size() for t in model.state_dict().values()) - 4 * sum(
-        map(Tensor.numel, layers)
-    )
-    assert size == living_bytes(model)
-    assert size < 1.1 * (4 * 9 * living + kernels / 8 + rest)
-
-
 def test_a_network_of_twice_the_precision_has_twice_the_bytes():
     model = network("digits_cnn")
     images = torch.randn(2, 3, 8, 8)
@@ -363,48 +373,3 @@ def test_what_is_as_fast_as_the_dense_network_is_left_to_it(monkeypatch):
         seconds["living"] = living
         small, _ = hg.skip_dead_kernels(model, images, repeats=0)
         assert isinstance(small, DenseNetwork) == is_dense
-
-
-def test_a_cut_network_comes_back_from_its_file_and_from_torch_load(tmp_path):
-    model = network("digits_cnn")
-    model.features.conv2.weight.data[:, :7] = 0
-    images = torch.randn(4, 3, 8, 8)
-    small, _ = hg.compact(model, images, repeats=0)
-    save_living(small, tmp_path / "living.safetensors")
-    torch.save(living_state(small), tmp_path / "living.pt")
-    whole = hg.build_model("digits_cnn", in_channels=3, num_classes=10).eval()
-    for file in (tmp_path / "living.safetensors", torch.load(tmp_path / "living.pt", weights_only=True)):
-        assert distance(small, load_living(whole, file), images) == 0
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda state: state.pop("0.weight.living_shape"), "not its shape"),
-        (
-            lambda state: state.update({"0.weight.living_bitmap": torch.zeros(9, dtype=torch.uint8)}),
-            "belong together",
-        ),
-        (lambda state: state["0.weight.living_bitmap"].fill_(255), "belong together"),
-        (lambda state: state["0.weight.living_bitmap"].bitwise_or_(1), "belong together"),  # of no kernel
-        (
-            lambda state: state.update({"0.weight.living_shape": torch.tensor([3, -1, 3, 3])}),
-            "none of a convolution",
-        ),
-        (lambda state: state.update({"1.bias": torch.zeros(3)}), "does not fit"),
-    ],
-)
-def test_a_damaged_file_is_refused(damage, words):
-    layer = nn.Sequential(nn.Conv2d(2, 3, 3))
-    layer[0].weight.data[0] = 0
-    state = living_state(layer)
-    damage(state)
-    state[CHECKSUM] = checksum_of({key: tensor for key, tensor in state.items() if key != CHECKSUM})
-    with pytest.raises(ValueError, match=words):  # whoever wrote it made no mistake in the checksum
-        load_living(layer, state)
-
-
-def test_a_file_of_something_else_is_refused(tmp_path):
-    (tmp_path / "text").write_text("no tensors here, but long enough to look like it")
-    with pytest.raises(ValueError, match="no file of living kernels"):
-        load_living(nn.Sequential(nn.Conv2d(2, 3, 3)), tmp_path / "text")
