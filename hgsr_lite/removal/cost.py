@@ -61,15 +61,18 @@ def latency(models: dict[str, nn.Module], example_input: Tensor, repeats: int = 
             modes.enter_context(eval_mode(model))
         for _ in range(repeats + 2 if repeats else 0):
             for name, model in models.items():
-                _wait_for(example_input)
+                wait_for(example_input.device)
                 start = time.perf_counter()
                 model(example_input)
-                _wait_for(example_input)
+                wait_for(example_input.device)
                 times[name].append(time.perf_counter() - start)
     return {name: median(taken[2:]) if taken else float("nan") for name, taken in times.items()}
 
 
-def _wait_for(example_input: Tensor) -> None:
-    """An accelerator works on while Python runs ahead: a clock must wait for it."""
-    if example_input.device.type == "cuda":
-        torch.cuda.synchronize(example_input.device)
+def wait_for(device: torch.device) -> None:
+    """An accelerator works on while Python runs ahead: a clock must wait for it.
+
+    >>> wait_for(torch.device("cpu"))
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

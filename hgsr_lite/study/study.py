@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +13,12 @@ from tqdm import tqdm
 from hgsr_lite.arguments import as_path
 from hgsr_lite.data import Data
 from hgsr_lite.study.engine import Outcome, dask_executor, make_all
+from hgsr_lite.study.forecast import predicted_seconds
 from hgsr_lite.study.grid import Grid, read_grid
 from hgsr_lite.study.job import Images, Job, fingerprint, make_run, versions
 from hgsr_lite.study.runs import Run, RunFolder, run_key
 from hgsr_lite.study.tables import frame_of, key_of, layer_rows, read_rows, read_table, rows_of, write_table
-from hgsr_lite.training import FINISHED, Recipe, TrainingState, accuracy, one_thread
-
-_PROBED_STEPS = 6
+from hgsr_lite.training import FINISHED, Recipe
 
 
 @dataclass(frozen=True)
@@ -170,40 +168,9 @@ class Study:
         write_table(self.layers_table, kept)
         return read_table(self.table)
 
-    def predicted_seconds(self) -> float:
-        """Processor time of the missing runs, from some measured steps of each network among them."""
-        rates: dict[tuple, tuple[float, float]] = {}
-        total = 0.0
-        for recipe in tqdm(self.missing().values(), "probe", leave=False, disable=None):
-            like = (recipe.network, recipe.width, recipe.settings.batch_size, recipe.settings.proximal)
-            if like not in rates:
-                rates[like] = self._probe(recipe)
-            step, looks = rates[like]
-            epochs = recipe.settings.epochs + recipe.finetune
-            steps = epochs * -(-len(self.data.train) // recipe.settings.batch_size)
-            total += steps * step + epochs * looks
-        return total
-
-    def _probe(self, recipe: Recipe) -> tuple[float, float]:
-        """Seconds of a training step, and of what follows each epoch."""
-        data = self.grid.images.of_run(self.data, recipe.seed)
-        with one_thread():
-            model, regularizer = recipe.build(data)
-            state = TrainingState(model, data, regularizer, recipe.settings)
-            state.start_epoch()
-            if regularizer is not None:
-                regularizer.set_progress(1.0)  # at full strength, as most steps of a warmed-up run are
-            batches = state.batches()
-            state.step(*next(batches))
-            started = time.perf_counter()
-            for images, labels in (
-                next(batches, None) or next(state.batches()) for _ in range(_PROBED_STEPS)
-            ):
-                state.step(images, labels)
-            step = (time.perf_counter() - started) / _PROBED_STEPS
-            started = time.perf_counter()
-            accuracy(state.model, data.validation)
-            return step, time.perf_counter() - started
+    def predicted_seconds(self, device: str = "cpu") -> float:
+        """Seconds of the missing runs one after the other on a device; see `forecast`."""
+        return predicted_seconds(self.missing().values(), self.grid.images, self.data.to(device))
 
     def __repr__(self) -> str:
         count = len(self.grid.recipes)
