@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, help="folder of the run files; left out: runs/NAME beside FILE")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, say tcp://host:8786")
     parser.add_argument("--workers", type=int, help="runs at once, without a scheduler; left out: one a core")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda, also for --dry-run")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu (default) or cuda, also for --dry-run and status"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say how many runs are missing and how long")
 
 
@@ -31,7 +33,7 @@ def carry_out(arguments: argparse.Namespace) -> int:
     """Carry out a study command; the exit status: 0, 1 where runs failed, 130 after Ctrl-C."""
     study = Study.read(arguments.file, arguments.runs)
     if arguments.do == "status":
-        print(study.status())
+        print(study.status(arguments.device))
         return 0
     if arguments.do == "collect":
         print(f"{len(study.collect())} runs in {study.table}")
@@ -47,8 +49,8 @@ def carry_out(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"{outcome.written} runs written to {study.folder.path}, {outcome.diverged} of them diverged")
-    for name, reason in {**study.folder.damaged, **outcome.failed}.items():
-        print(f"not made: {name}: {reason}" if name in outcome.failed else f"made anew: {name} ({reason})")
+    for name, reason in outcome.failed.items():
+        print(f"not made: {name}: {reason}")
     if outcome.interrupted:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
