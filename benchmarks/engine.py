@@ -5,9 +5,9 @@
 
 `overhead` sends runs of empty work through the engine and says what each costs, what the driver's memory
 grows by, and how long it takes to look at all of them and to collect them; it writes
-results/cpu/overhead.json. `throughput` makes runs with the engine, one a core,
+results/cpu/overhead.json. `throughput` makes runs with the engine, one a core, in float32 and in bfloat16,
 and in turn trains the same network as a tutorial would: a DataLoader with two workers that crop and flip
-image by image, the penalty in the loss; it writes results/cpu/throughput.json.
+image by image, the penalty in the loss, float32; it writes results/cpu/throughput.json.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import os
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from hgsr_lite.study.study import Study
 from hgsr_lite.training import Penalised, Recipe, Settings
 
 TRAINING = {"epochs": 4, "lr": 0.02, "batch_size": 64, "augment": True}
+PRECISIONS = {"engine": False, "engine in bfloat16": True}
 ROUNDS = 3
 RESULTS = Path(__file__).parent / "results" / "cpu"
 IMAGES = 3000
@@ -82,32 +84,37 @@ def overhead(count: int) -> dict[str, object]:
 
 
 def throughput(name: str) -> dict[str, object]:
-    """Runs an hour of the engine and of the plain loop, in turn, and their ratio in each turn."""
+    """Runs an hour of the engine, in both precisions, and of the plain loop, in turn, and their ratios."""
     images, busy = Images(name, limit=IMAGES), os.getloadavg()[0]
     data = images.load()
     seen, expected = fingerprint(data), tuple(versions().items())
-    found: dict[str, list[float]] = {"engine, runs an hour": [], "loop, runs an hour": [], "ratio": []}
+    found: dict[str, list[float]] = defaultdict(list)
     with dask_executor() as (executor, at_once), tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
         folder.check_writable()
         for turn in range(-1, ROUNDS):  # the first turn warms both up
-            recipes = [_recipe((turn + 1) * 2 * at_once + number) for number in range(2 * at_once)]
-            jobs = {str(recipe.seed): Job(recipe, images, seen, expected) for recipe in recipes}
-            started = time.perf_counter()
-            outcome = make_all(jobs, folder, executor, at_once, progress=False)
-            engine = 3600 * outcome.written / (time.perf_counter() - started)
+            now = {}
+            for precision, bfloat16 in PRECISIONS.items():
+                seeds = range((turn + 1) * 2 * at_once, (turn + 2) * 2 * at_once)
+                recipes = [_recipe(seed, bfloat16) for seed in seeds]
+                jobs = {f"{precision} {each.seed}": Job(each, images, seen, expected) for each in recipes}
+                started = time.perf_counter()
+                outcome = make_all(jobs, folder, executor, at_once, progress=False)
+                now[precision] = 3600 * outcome.written / (time.perf_counter() - started)
             started = time.perf_counter()
             dataloader_loop(data, seed=turn + 1, training=TRAINING)
             loop = 3600 / (time.perf_counter() - started)
-            for values, value in zip(found.values(), (engine, loop, engine / loop), strict=True):
-                values.extend([round(value, 2)] * (turn >= 0))
-    what = {"images": name, "limit": IMAGES, **TRAINING, "workers": at_once}
+            rates = {f"{what}, runs an hour": rate for what, rate in (now | {"loop": loop}).items()}
+            ratios = {what.replace("engine", "ratio"): rate / loop for what, rate in now.items()}
+            for what, value in (rates | ratios).items():
+                found[what].extend([round(value, 2)] * (turn >= 0))
+    made = {"images": name, "limit": IMAGES, **TRAINING, "workers": at_once}
     load = {"load at the start": round(busy, 1), "load at the end": round(os.getloadavg()[0], 1)}
-    return {**what, **found, **load, **environment(data.device)}
+    return {**made, **found, **load, **environment(data.device)}
 
 
-def _recipe(seed: int) -> Recipe:
-    settings = Settings(seed=seed, **TRAINING)
+def _recipe(seed: int, bfloat16: bool) -> Recipe:
+    settings = Settings(seed=seed, bfloat16=bfloat16, **TRAINING)
     return Recipe("alexnet", method=Penalised("hsq_gl12", strength=1e-5), settings=settings)
 
 

@@ -36,6 +36,7 @@ from benchmarks.measurements import IMAGES, SMALL_AND_LARGE, interleaved
 from benchmarks.options import options_of
 from hgsr_lite.fast import Link, batch_innermost, called_directly, prepare_chain, smallest_batch
 from hgsr_lite.figures import COLORS, MARKERS
+from hgsr_lite.removal.cost import SETTLING
 from hgsr_lite.skipping import FORMATS, DenseNetwork, LivingConvolution
 
 SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -120,7 +121,7 @@ def rows_of(
                 with threads(count):  # which a chain is prepared for
                     variants = _variants(dead, forms, shape, images)
                     _check(variants, dead, images)
-                    found = compared(interleaved(variants, rounds))
+                    found = compared(interleaved(variants, rounds, SETTLING))
                 labels = {"network": network, "layer": str(shape), "dead": share, "batch": batch}
                 yield {**labels, "threads": count, **found, "limit": 1 / (1 - share)}
 
@@ -138,7 +139,7 @@ def _living(living: LivingConvolution, images: Tensor) -> Callable[[], list[Tens
     """In parts that stay in a cache, or all at once: what is faster, which a network finds out likewise."""
     sizes = {"in parts": TILE, "at once": len(images)}
     ways = {name: _in_parts(living, images, size) for name, size in sizes.items()}
-    seconds = interleaved(ways, 3)
+    seconds = interleaved(ways, 3, SETTLING)
     return ways[min(ways, key=lambda name: float(np.median(seconds[name])))]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ import hgsr_lite as hg
 from benchmarks.textbook import textbook_model_penalty
 from hgsr_lite.data import augmented_batches, find_device
 from hgsr_lite.fast import buckets, plain_gradient_, stacked_gradient_
+from hgsr_lite.removal.cost import seconds_in_turn
 from hgsr_lite.training import Penalised, Recipe, Settings, TrainingState
 
 DEVICE = find_device(None)
@@ -45,24 +45,12 @@ IMAGES = dict.fromkeys(NETWORKS, (3, 32, 32)) | {
 Row = dict[str, Any]
 
 
-def interleaved(variants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of every variant in every round, in turn, after two rounds of warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds + 2):
-        for name, run in variants.items():
-            _wait()
-            started = time.perf_counter()
-            run()
-            _wait()
-            if number >= 2:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: np.array(values) for name, values in seconds.items()}
-
-
-def _wait() -> None:
-    """A GPU works on while Python goes ahead: a time is only right once it has finished."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+def interleaved(
+    variants: dict[str, Callable[[], Any]], rounds: int, settling: float = 0.0
+) -> dict[str, np.ndarray]:
+    """Seconds of every variant in every round, in turn; see `seconds_in_turn`."""
+    found = seconds_in_turn(variants, rounds, DEVICE, settling)
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def rows_of(what: str, seconds: dict[str, np.ndarray], against: str, **labels: Any) -> list[Row]:

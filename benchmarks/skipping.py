@@ -34,6 +34,7 @@ from benchmarks.dense_forms import (
 from benchmarks.measurements import IMAGES, SMALL_AND_LARGE, interleaved
 from benchmarks.options import options_of
 from hgsr_lite.fast import alive_kernels
+from hgsr_lite.removal.cost import SETTLING
 from hgsr_lite.series import example_budget, example_network
 from hgsr_lite.skipping import FORMATS, DenseNetwork
 
@@ -63,7 +64,7 @@ def network_rows(
                 carry_weights_(fused, forms.values())
                 variants = {form: called_on(network, part) for form, network in forms.items()}
                 variants["as a reader calls it"] = partial(model, part)
-                seconds = interleaved(variants | {LIVING: partial(small, part)}, rounds)
+                seconds = interleaved(variants | {LIVING: partial(small, part)}, rounds, SETTLING)
                 plain = seconds.pop("as a reader calls it")
                 rows.append({
                     "network": name, "dead": dead, "share": report.dead_kernels / report.kernels,

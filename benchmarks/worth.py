@@ -1,12 +1,13 @@
 """What dead channels, dead kernels and both are worth: accuracy against time and bytes, over the seeds.
 
-    python -m benchmarks.worth [--quick] [--study cifar10] [--networks FOLDER]
+    python -m benchmarks.worth [--quick] [--study cifar10|vgg11|resnet18] [--networks FOLDER]
 
 Networks made anew by the recipes of a study (trained, zeroed, dead channels removed, and fine-tuned; on
 another machine than the study's they end elsewhere, by an image or three of the digits). Each as it is then,
 at its best dense form, and without its dead kernels too, in turn with the dense network of the same seed. One
-thread. The digits take minutes; CIFAR-10 takes hours, so that its networks can be kept in a folder, from
-where the next call takes them. Writes `worth.csv` and `worth.png`, or `worth_cifar10.*`.
+thread. The digits take minutes; CIFAR-10 (narrow AlexNet, VGG11, ResNet18) takes hours, so that its networks
+can be kept in a folder, from where the next call takes them. Writes `worth.csv` and `worth.png`, or
+`worth_STUDY.*`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.dense_forms import called_on, threads
 from benchmarks.measurements import interleaved
 from benchmarks.options import options_of
 from hgsr_lite.figures import COLORS, MARKERS
+from hgsr_lite.removal.cost import SETTLING
 from hgsr_lite.skipping import FORMATS, DenseNetwork
 from hgsr_lite.study import Study, confidence_half_width, network_of
 from hgsr_lite.training import Recipe, accuracy
@@ -51,6 +53,11 @@ class Comparison:
     name: str = "worth"
 
 
+WIDER = {
+    "hsq_gl12": [f"hsq_gl12 feature fraction {amount}" for amount in (0.03, 0.1)],
+    "kernels cut by size": [f"magnitude kernel {share}" for share in (0.5, 0.8)],
+}
+"""The paths of the wider networks, one seed."""
 COMPARISONS = {
     "digits": Comparison(
         "digits",
@@ -63,7 +70,7 @@ COMPARISONS = {
             "channels cut by size": [f"magnitude feature {share}" for share in (0.3, 0.5, 0.8)],
             "kernels cut by size": [f"magnitude kernel {share}" for share in (0.5, 0.6, 0.8, 0.9)],
         },
-        times=(2, 2.5, 3, 3.5),
+        times=(3, 4, 6, 8, 10),
         sizes=(50_000, 20_000, 10_000, 5_000),
         accuracies=(92, 99.5),
         loss_allowed=0.01,
@@ -80,12 +87,34 @@ COMPARISONS = {
             "channels cut by size": [f"magnitude neuron {share}" for share in (0.2, 0.3)],
             "kernels cut by size": [f"magnitude kernel {share}" for share in (0.5, 0.8)],
         },
-        times=(2, 2.2, 2.4, 2.6, 2.8, 3),
+        times=(3, 3.5, 4, 4.5, 5),
         sizes=(230_000, 210_000, 190_000),
         accuracies=(57, 66),
         loss_allowed=0.02,
         in_words="two points",
         name="worth_cifar10",
+    ),
+    "vgg11": Comparison(
+        "cifar10_vgg11",
+        (0,),
+        WIDER,
+        times=(1, 2, 4, 8),
+        sizes=(2_000_000, 1_000_000, 500_000, 200_000),
+        accuracies=(50, 75),
+        loss_allowed=0.01,
+        in_words="a point",
+        name="worth_vgg11",
+    ),
+    "resnet18": Comparison(
+        "cifar10_resnet18",
+        (0,),
+        WIDER,
+        times=(1, 2, 4, 8),
+        sizes=(200_000, 100_000, 50_000),
+        accuracies=(50, 75),
+        loss_allowed=0.01,
+        in_words="a point",
+        name="worth_resnet18",
     ),
 }
 WAYS = ("channels", "channels and kernels")
@@ -122,7 +151,7 @@ def rows_of(
         small, report = hg.skip_dead_kernels(model, images, repeats=0)
         forms = {f"dense {form}": run for form, run in _forms(dense, images).items()}
         forms |= {f"channels {form}": run for form, run in _forms(model, images).items()}
-        seconds = interleaved(forms | {"channels and kernels": lambda: small(images)}, rounds)
+        seconds = interleaved(forms | {"channels and kernels": lambda: small(images)}, rounds, SETTLING)
     whole, channels = (_best(seconds, start) for start in ("dense ", "channels c"))
     taken = dict(zip(WAYS, (channels, float(np.median(seconds["channels and kernels"]))), strict=True))
     stored = dict(zip(WAYS, (report.costs.bytes_before, report.costs.bytes_after), strict=True))
@@ -194,8 +223,10 @@ def worth_table(table: pd.DataFrame, comparison: Comparison) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in best.to_dict("records"):
-        percent = f"{100 * row['test accuracy']:.1f} ± {100 * row['±']:.1f}"
-        times = f"{row['median']:.1f} ({row['lowest']:.1f} to {row['highest']:.1f})"
+        percent, times = f"{100 * row['test accuracy']:.1f}", f"{row['median']:.1f}"
+        if len(comparison.seeds) > 1:
+            percent += f" ± {100 * row['±']:.1f}"
+            times += f" ({row['lowest']:.1f} to {row['highest']:.1f})"
         dead = f"{100 * row['dead kernels left']:.0f} %"
         cells = (row["path"], f"`{row['network']}`", dead, row["without"], percent, times)
         lines.append(f"| {' | '.join(cells)} | {row['bytes']:,.0f} |")

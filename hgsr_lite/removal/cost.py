@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hgsr_lite.training import eval_mode
+
+SETTLING = 5e-3
+"""Seconds of calls after which a network finds its weights and its code in the caches."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +55,50 @@ def latency(models: dict[str, nn.Module], example_input: Tensor, repeats: int = 
     """Seconds for one forward pass of each model on this example, the median of `repeats` runs.
 
     The models are in eval mode meanwhile. They take turns, so that a machine that slows down slows them
-    all; the first two rounds warm up and do not count. With `repeats=0` nothing runs and every time is NaN.
+    all; the first two rounds warm up and do not count. What takes less than five milliseconds is called for
+    so long before each run that counts: a network that is used batch after batch does not pay for what
+    another one left in the caches. With `repeats=0` nothing runs and every time is NaN.
 
     >>> sorted(latency({"net": nn.Linear(2, 2)}, torch.ones(1, 2), repeats=3))
     ['net']
     """
-    times: dict[str, list[float]] = {name: [] for name in models}
+    if repeats == 0:
+        return dict.fromkeys(models, float("nan"))
+    calls = {name: partial(model, example_input) for name, model in models.items()}
     with torch.inference_mode(), ExitStack() as modes:
         for model in models.values():
             modes.enter_context(eval_mode(model))
-        for _ in range(repeats + 2 if repeats else 0):
-            for name, model in models.items():
-                wait_for(example_input.device)
-                start = time.perf_counter()
-                model(example_input)
-                wait_for(example_input.device)
-                times[name].append(time.perf_counter() - start)
-    return {name: median(taken[2:]) if taken else float("nan") for name, taken in times.items()}
+        times = seconds_in_turn(calls, repeats, example_input.device, SETTLING)
+    return {name: median(taken) for name, taken in times.items()}
+
+
+def seconds_in_turn(
+    calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, settling: float = 0.0
+) -> dict[str, list[float]]:
+    """Seconds of every call in every round, in turn, after two rounds of warm-up.
+
+    A call that takes less than `settling` seconds is repeated for so long before the one that counts.
+
+    >>> found = seconds_in_turn({"sum": lambda: sum(range(9))}, 3, torch.device("cpu"))
+    >>> len(found["sum"]), min(found["sum"]) > 0
+    (3, True)
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 2):
+        for name, call in calls.items():
+            settled = time.perf_counter() + settling
+            while min(times[name], default=0.0) < settling and time.perf_counter() < settled:
+                _seconds_of(call, device)
+            times[name].append(_seconds_of(call, device))
+    return {name: taken[2:] for name, taken in times.items()}
+
+
+def _seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    wait_for(device)
+    start = time.perf_counter()
+    call()
+    wait_for(device)
+    return time.perf_counter() - start
 
 
 def wait_for(device: torch.device) -> None:

@@ -48,6 +48,7 @@ class SkippedLayer:
 class SkipCosts:
     """A network before and after: numbers stored, bytes of its file, and what it takes for each batch size.
 
+    What is stored is what the file of living kernels holds; in memory a network keeps its dense form as well.
     `before.seconds` is the fastest dense form, `dense_forms` says which: batch norms folded in, images and
     weights contiguous or in channels_last, or under `torch.compile`. `not_compiled` is None where that was
     not asked for, "" where it was timed, else why it could not be. Images come in PyTorch's ordinary layout.
@@ -142,11 +143,11 @@ class SkipReport(Report):
         return pd.DataFrame([vars(layer) for layer in self.layers]).set_index("name")
 
     def table(self) -> pd.DataFrame:
-        """What is stored and done before and after; with `compacted`, before the channels went as well.
+        """What lives, is stored and done, before and after; with `compacted`, before channels went as well.
 
         Where the network stayed dense there is no second time: two clocks on one form show noise as a gain.
         """
-        rows: dict[str, tuple[float, float]] = {}
+        rows: dict[str, tuple[float, float]] = {"kernels": (self.kernels, self.kernels - self.dead_kernels)}
         for count, (before, after) in self.costs.by_batch.items():
             rows["numbers stored"] = (before.parameters, after.parameters)
             rows["multiply-adds per image"] = (before.macs, after.macs)
@@ -155,8 +156,14 @@ class SkipReport(Report):
         rows["bytes of the file"] = (self.costs.bytes_before, self.costs.bytes_after)
         table = before_and_after(rows)
         if self.compacted is not None:
-            first = self.compacted.before
-            whole = {"numbers stored": first.parameters, "multiply-adds per image": first.macs}
+            first, layers = self.compacted.before, self.compacted.layers
+            whole = {
+                "output channels": sum(layer.outputs_before for layer in layers),
+                "numbers stored": first.parameters,
+                "multiply-adds per image": first.macs,
+            }
+            left = sum(layer.outputs_after for layer in layers)
+            table = pd.concat([before_and_after({"output channels": (left, left)}), table])
             table.insert(0, "before compact", pd.Series(whole, dtype=float))
         return table
 
@@ -200,9 +207,11 @@ class SkipReport(Report):
         if not self.dead_kernels or not after.macs:
             return ""
         kernel = (before.macs - after.macs) / self.dead_kernels
+        smaller = (self.costs.bytes_before - self.costs.bytes_after) / self.dead_kernels
         words = (
-            f"a dead kernel saves {written(kernel)} multiply-adds an image; "
-            f"without all of them {before.macs / after.macs:.3g} times fewer are left"
+            f"a dead kernel saves {written(kernel)} multiply-adds an image"
+            + (f" and {written(smaller)} bytes of the file" if smaller > 0 else "")
+            + f"; without all of them {before.macs / after.macs:.3g} times fewer multiply-adds are left"
         )
         if self.compacted is None or not self.compacted.exact + self.compacted.approximate:
             return words

@@ -67,7 +67,8 @@ def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = N
         "At 80 % of the kernels dead.",
         _differences(runs, "dead kernels", 0.8, "kernel"),
         "## Area under each front",
-        "Share of multiply-accumulates saved, and test accuracy after fine-tuning, both from 0 to 1.",
+        "Share of multiply-accumulates saved, and test accuracy after fine-tuning, both from 0 to 1. The "
+        "front is formed on these test accuracies: choose nothing by it.",
         markdown_table(_areas(runs)),
         "## On no path: a penalty mixed with l1",
         markdown_table(_mixed(runs)),
@@ -106,12 +107,17 @@ def write_report(study: Study) -> Path:
 
 
 def what_there_is(table: pd.DataFrame) -> str:
-    """How many runs, of which seeds, made where; and how to read the numbers."""
+    """How many runs, of which seeds, made where and by which torch; and how to read the numbers."""
     by_seed = table.groupby("seed").size()
     seeds = ", ".join(f"seed {seed}: {count}" for seed, count in by_seed.items())
     diverged = int(table["diverged"].sum())
     on_cpu = table["device"].str.startswith("cpu")
-    machines = ", ".join(sorted(set(table["processor"].where(on_cpu, table["device"]).dropna())))
+    machine = table["processor"].where(on_cpu, table["device"]).rename("machine")
+    made = table.groupby([machine, "torch"]).size()
+    machines = ", ".join(f"{name} (torch {torch}: {count})" for (name, torch), count in made.items())
+    changed = int(table["commit"].astype(str).str.endswith("+").sum())
+    if changed:
+        machines += f", {changed} with files changed since their commit (`+`)"
     return (
         f"{len(table)} runs ({seeds}), {diverged} of them diverged; made on: {machines}. Mean and half of "
         "the 95 % interval over seeds; with one seed there is no interval, and nothing is said about luck."

@@ -32,7 +32,7 @@ def short_hash(value: Any) -> str:
 
 
 def run_key(recipe: Recipe, images: Images, fingerprint: str) -> str:
-    """The name of a run: a hash of everything that decides its outcome.
+    """The name of a run: a hash of all that it is told to do; versions and device are no part of it.
 
     >>> recipe = Recipe()
     >>> run_key(recipe, Images(), "abc") == run_key(recipe, Images(), "xyz")

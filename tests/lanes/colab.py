@@ -1,4 +1,4 @@
-"""Every notebook alone in an empty folder, in Colab's versions, the repository served as a git address.
+"""Every notebook and its solutions, each alone in an empty folder, in Colab's versions, from a git address.
 
 `make test-colab` (`python -m hgsr_lite test-colab [--environment FOLDER] [--python PATH] [NOTEBOOK ...]`):
 builds the environment where it is missing, commits the working tree to a bare repository on the disk, writes
@@ -128,10 +128,11 @@ def installed(python: Path) -> dict[str, str]:
 
 def run_alone(path: Path, home: Home, python: Path, folder: Path) -> tuple[str, float]:
     """Run a copy of a notebook alone in an empty folder; return what stopped it ('' if nothing), seconds."""
-    alone = folder / "alone" / path.stem
+    place = path.relative_to(ROOT)
+    alone = folder / "alone" / place.with_suffix("")
     shutil.rmtree(alone, ignore_errors=True)
     alone.mkdir(parents=True)
-    notebook = with_launch(nbformat.read(path, as_version=4), home, f"notebooks/{path.name}")
+    notebook = with_launch(nbformat.read(path, as_version=4), home, place.as_posix())
     spec = folder / "kernels" / "colab"
     spec.mkdir(parents=True, exist_ok=True)
     command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -180,16 +181,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     remove_package(given.environment)
     home = serve(folder)
     stand_in(folder)
+    pages = find_notebooks(ROOT / "notebooks", given.names)
+    pages += [page.parent / "solutions" / page.name for page in pages]
     before, failed = installed(python), 0
-    for path in find_notebooks(ROOT / "notebooks", given.names):
+    for path in pages:
         stopped, seconds = run_alone(path, home, python, folder)
         failed += bool(stopped)
-        print(f"{path.stem:<32}{seconds:6.1f} s  {stopped or 'ran'}", flush=True)
+        name = path.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
+        print(f"{name:<42}{seconds:6.1f} s  {stopped or 'ran'}", flush=True)
     after = installed(python)
     print("added:", ", ".join(f"{name} {after[name]}" for name in sorted(after.keys() - before.keys())))
     changed = moved(before, after)
     print("moved:", ", ".join(changed) or "nothing")
-    print(f"{len(find_notebooks(ROOT / 'notebooks', given.names)) - failed} passed, {failed} failed")
+    print(f"{len(pages) - failed} passed, {failed} failed")
     return int(bool(failed or changed))
 
 

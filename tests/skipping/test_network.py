@@ -268,7 +268,7 @@ def test_the_report_counts_what_is_done_and_stored():
     assert table.loc["multiply-adds per image"].tolist() == [16 * 9 * 64, 4 * 9 * 64, 4.0]
     assert table.loc["numbers stored", "after"] == 4 * 9
     assert (table.loc[["milliseconds, batch 1", "milliseconds, batch 16"]] > 0).all(axis=None)
-    assert f"a dead kernel saves {9 * 64} multiply-adds" in str(report)
+    assert f"a dead kernel saves {9 * 64} multiply-adds an image" in str(report)
     assert "<table" in report._repr_html_()
 
 
@@ -310,9 +310,17 @@ def test_channels_and_kernels_are_in_one_table():
     images = torch.randn(4, 3, 16, 16)
     compacted, first = hg.compact(model, images, repeats=0)
     small, report = hg.skip_dead_kernels(compacted, images, compacted=first, repeats=0)
-    steps = report.table().loc["multiply-adds per image"]
+    table = report.table()
+    steps = table.loc["multiply-adds per image"]
     assert steps["before compact"] > steps["before"] > steps["after"]
+    living = report.kernels - report.dead_kernels
+    assert table.loc["kernels", ["before", "after"]].tolist() == [report.kernels, living]
+    channels = table.loc["output channels", ["before compact", "before", "after"]]
+    assert first.exact + first.approximate > 0
+    assert channels.diff().tolist()[1:] == [-first.exact - first.approximate, 0]
     assert "both together" in str(report)
+    assert "multiply-adds an image and " in str(report)
+    assert " bytes of the file; without all of them" in str(report)
     assert distance(compacted, small, images) < 1e-5
 
 

@@ -65,6 +65,14 @@ def test_a_study_with_distractors_shows_what_was_found(path):
     assert f"]({place.name})" in path.with_suffix(".md").read_text(encoding="utf-8")
 
 
+INFINITE = ("hsqrt_gl", "hsqrt_gl12", "gl12")
+MORE_BELOW_A_TENTH = {
+    "noise": {("hsqrt_es", 100): 3, ("l1", 100): 2, ("gl", 30): 2},
+    "shuffled": {("gl", 100): 2},
+}
+"""In how many seeds the words say that others find the channel, where a channel is small below a tenth."""
+
+
 def test_what_the_words_say_about_distractors_stands_in_the_tables():
     always = {"noise": {"hsqrt_gl", "hsqrt_gl12", "gl12"}, "shuffled": {"hsqrt_gl", "hsqrt_gl12"}}
     for kind, methods in always.items():
@@ -79,6 +87,13 @@ def test_what_the_words_say_about_distractors_stands_in_the_tables():
         assert lost == ([["hsqrt_gl", 100, 0]] if kind == "shuffled" else []), (
             "what the words call a single run"
         )
+        other = seeds_that_found(runs[runs["method"] != "dense"], "below a tenth").stack()
+        more = other[(other > 1) & (found.stack() < 2)].to_dict()
+        assert more == MORE_BELOW_A_TENTH[kind]
+        assert other[other > 1].to_dict() == more | {(name, 30): found.loc[name, 30] for name in INFINITE}
+    words = " ".join((STUDIES / "README.md").read_text(encoding="utf-8").split())
+    assert "for noise `hsqrt_es` in every seed and `l1` in two at 100, `gl` in two at 30; for other" in words
+    assert "other images `gl` in two at 100." in words
 
 
 def test_the_truth_counts_as_found_where_precision_and_recall_are_both_one():
