@@ -4,10 +4,10 @@
     python -m benchmarks.engine throughput [--images cifar10]
 
 `overhead` sends runs of empty work through the engine and says what each costs, what the driver's memory
-grows by, and how long it takes to look at all of them. `throughput` makes runs with the engine, one a core,
-in float32 and in bfloat16, and in turn trains the same network as a tutorial would: a DataLoader with two
-workers that crop and flip image by image, the penalty in the loss, float32; it writes
-results/cpu/throughput.json.
+grows by, and how long it takes to look at all of them and to collect them; it writes
+results/cpu/overhead.json. `throughput` makes runs with the engine, one a core, in float32 and in bfloat16,
+and in turn trains the same network as a tutorial would: a DataLoader with two workers that crop and flip
+image by image, the penalty in the loss, float32; it writes results/cpu/throughput.json.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import torch
 
 from benchmarks.loops import dataloader_loop
 from hgsr_lite.study.engine import dask_executor, make_all
@@ -55,8 +56,9 @@ class EmptyJob:
         return {**record, "seconds": 0.0, "environment": {}}
 
 
-def overhead(count: int) -> dict[str, float]:
-    """Seconds a run, and the driver's memory and times when all are there."""
+def overhead(count: int) -> dict[str, object]:
+    """Milliseconds a run, and the driver's memory and times when all are there."""
+    busy = os.getloadavg()[0]
     recipes = tuple(Recipe(settings=Settings(seed=seed)) for seed in range(count))
     with tempfile.TemporaryDirectory() as place:
         study = Study(Path(place, "empty.toml"), Grid("", Images(), recipes), Path(place, "runs"))
@@ -64,18 +66,21 @@ def overhead(count: int) -> dict[str, float]:
         study.folder.check_writable()
         jobs = {key: EmptyJob(recipe, Images(), "none") for key, recipe in study.keys().items()}
         memory = psutil.Process().memory_info
-        found: dict[str, float] = {"runs": count}
         with dask_executor() as (executor, at_once):
+            found: dict[str, object] = {"runs": count, "workers": at_once}
             before, started = memory().rss, time.perf_counter()
             make_all(jobs, study.folder, executor, at_once)
-            found["milliseconds a run"] = 1e3 * (time.perf_counter() - started) / count
-            found["MiB more in the driver"] = (memory().rss - before) / 2**20
-        for name, look in {"missing": study.missing, "status": study.status}.items():
+            found["milliseconds a run"] = round(1e3 * (time.perf_counter() - started) / count, 2)
+            found["MiB more in the driver"] = round((memory().rss - before) / 2**20, 1)
+        for look in (study.missing, study.status, study.collect):
             started = time.perf_counter()
             look()
-            found[f"seconds of {name}"] = time.perf_counter() - started
-        found["MiB of run files"] = sum(f.stat().st_size for f in study.folder.path.glob("*.json")) / 2**20
-    return found
+            found[f"seconds of {look.__name__}"] = round(time.perf_counter() - started, 2)
+        sizes = {"run files": study.folder.path.glob("*.json"), "tables": study.path.parent.glob("*.csv")}
+        for what, files in sizes.items():
+            found[f"MiB of {what}"] = round(sum(file.stat().st_size for file in files) / 2**20, 1)
+    load = {"load at the start": round(busy, 1), "load at the end": round(os.getloadavg()[0], 1)}
+    return {**found, **load, **environment(torch.device("cpu"))}
 
 
 def throughput(name: str) -> dict[str, object]:
@@ -122,5 +127,4 @@ if __name__ == "__main__":
     result = overhead(arguments.runs) if arguments.what == "overhead" else throughput(arguments.images)
     text = json.dumps(result, indent=1)
     print(text)
-    if arguments.what == "throughput":
-        (RESULTS / "throughput.json").write_text(text + "\n", encoding="utf-8")
+    (RESULTS / f"{arguments.what}.json").write_text(text + "\n", encoding="utf-8")

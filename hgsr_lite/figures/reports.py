@@ -22,7 +22,6 @@ from hgsr_lite.study import (
     is_baseline,
     picture_of,
     prepared,
-    read_table,
     seeds_that_found,
 )
 
@@ -69,7 +68,8 @@ def draw_pictures(study: Study) -> list[Path]:
     Each carries its numbers as JSON in its description, so that it can be told whether a picture is of the
     table as it is now. A picture in which no path reaches any level is not drawn.
     """
-    runs = prepared(read_table(study.table))
+    table, _ = study.believed()  # what is left out, the page's own command names
+    runs = prepared(table)
     if has_readings(runs):
         return [
             _saved(recovery_figure(runs), study, RECOVERY, seeds_that_found(runs, "below 1e-3").to_json())

@@ -6,7 +6,7 @@ zero.
 from __future__ import annotations
 
 from hgsr_lite.removal.compaction import check_input, compact, compare
-from hgsr_lite.removal.cost import Cost, latency, macs, parameters
+from hgsr_lite.removal.cost import Cost, latency, macs, parameters, wait_for
 from hgsr_lite.removal.loading import load_compact
 from hgsr_lite.removal.proof import OutputChange, random_like
 from hgsr_lite.removal.pruning import prune
@@ -32,5 +32,6 @@ __all__ = [
     "parameters",
     "prune",
     "random_like",
+    "wait_for",
     "written",
 ]

@@ -94,14 +94,17 @@ def seconds_in_turn(
 
 
 def _seconds_of(call: Callable[[], object], device: torch.device) -> float:
-    _wait_for(device)
+    wait_for(device)
     start = time.perf_counter()
     call()
-    _wait_for(device)
+    wait_for(device)
     return time.perf_counter() - start
 
 
-def _wait_for(device: torch.device) -> None:
-    """An accelerator works on while Python runs ahead: a clock must wait for it."""
+def wait_for(device: torch.device) -> None:
+    """An accelerator works on while Python runs ahead: a clock must wait for it.
+
+    >>> wait_for(torch.device("cpu"))
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, help="folder of the run files; left out: runs/NAME beside FILE")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, say tcp://host:8786")
     parser.add_argument("--workers", type=int, help="runs at once, without a scheduler; left out: one a core")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu (default) or cuda, also for --dry-run and status"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say how many runs are missing and how long")
 
 
@@ -31,7 +33,7 @@ def carry_out(arguments: argparse.Namespace) -> int:
     """Carry out a study command; the exit status: 0, 1 where runs failed, 130 after Ctrl-C."""
     study = Study.read(arguments.file, arguments.runs)
     if arguments.do == "status":
-        print(study.status())
+        print(study.status(arguments.device))
         return 0
     if arguments.do == "collect":
         print(f"{len(study.collect())} runs in {study.table}")
@@ -40,27 +42,36 @@ def carry_out(arguments: argparse.Namespace) -> int:
         print(write_report(study))
         return 0
     if arguments.dry_run:
-        return _dry_run(study, arguments.workers)
+        return _dry_run(study, arguments.workers, arguments.device)
     try:
         outcome = study.make(arguments.scheduler, arguments.workers, arguments.device)
     except WrongVersionsError as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{outcome.written} runs written to {study.folder.path}, {outcome.diverged} of them diverged")
-    for name, reason in {**study.folder.damaged, **outcome.failed}.items():
-        print(f"not made: {name}: {reason}" if name in outcome.failed else f"made anew: {name} ({reason})")
+    for name, reason in outcome.failed.items():
+        print(f"not made: {name}: {reason}")
     if outcome.interrupted:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
     return 1 if outcome.failed else 0
 
 
-def _dry_run(study: Study, workers: int | None) -> int:
+def _dry_run(study: Study, workers: int | None, device: str) -> int:
     count = len(study.missing())
-    hours = study.predicted_seconds() / 3600
+    hours = study.predicted_seconds(device) / 3600
     workers = workers or available_cores()
-    print(
-        f"{count} of {len(study.grid.recipes)} runs are missing: about {hours:.2g} hours of one core, "
-        f"{hours / workers:.2g} hours with {workers} at once, if nothing else runs"
-    )
+    time = f"{_rounded(hours)} hours of one core, {_rounded(hours / workers)} hours with {workers} at once"
+    if device != "cpu":
+        time = f"{_rounded(hours)} hours on {device} one after the other, less with several at once"
+    print(f"{count} of {len(study.grid.recipes)} runs are missing: about {time}, if nothing else runs")
     return 0
+
+
+def _rounded(hours: float) -> str:
+    """Two digits that count: a probe of some steps says no more.
+
+    >>> _rounded(1473.2), _rounded(0.01234)
+    ('1,500', '0.012')
+    """
+    return f"{float(f'{hours:.2g}'):,g}"

@@ -144,7 +144,8 @@ def dask_executor(scheduler: str | None = None, workers: int | None = None) -> I
 
     Without `scheduler`, workers of our own: `workers` processes with a thread each (None: one a core), gone
     at the end. With `scheduler`, an address such as `"tcp://host:8786"`: the workers that are there. Raises
-    `ValueError` if Dask is not installed, nothing answers at the address, or it has no workers.
+    `ValueError` if Dask is not installed, nothing answers at the address, or it has no workers, or workers
+    that would make several runs in one process.
     """
     try:
         from distributed import Client
@@ -165,10 +166,28 @@ def dask_executor(scheduler: str | None = None, workers: int | None = None) -> I
             f"no Dask scheduler answers at {scheduler!r}: start one with `dask scheduler`"
         ) from error
     with client:
-        at_once = sum(client.nthreads().values())
-        if not at_once:
-            raise ValueError(f"the scheduler at {scheduler!r} has no workers: start some with `dask worker`")
-        yield client.get_executor(pure=False), at_once
+        threads = client.nthreads()
+        _check_workers(threads, scheduler)
+        yield client.get_executor(pure=False), len(threads)
+
+
+def _check_workers(threads: Mapping[str, int], scheduler: str | None) -> None:
+    """Refuse a scheduler without workers, or one whose workers, by address, have several threads.
+
+    How many threads PyTorch takes is one number for a whole process: runs in threads of one worker would
+    change it for each other, and with it the last digits of their sums.
+    """
+    start = f"`dask worker {scheduler} --nthreads 1 --nworkers N`"
+    if not threads:
+        raise ValueError(f"the scheduler at {scheduler!r} has no workers: start some with {start}")
+    wrong = {address: count for address, count in threads.items() if count != 1}
+    if wrong:
+        address, count = next(iter(wrong.items()))
+        raise ValueError(
+            f"{len(wrong)} of {len(threads)} workers at {scheduler!r} have several threads ({address}: "
+            f"{count}): a run needs a process with one; start N of them with {start} (`--nworkers auto` "
+            "would set the threads itself)"
+        )
 
 
 def _with_memory_kept(client: Callable[..., Client], **options: Any) -> Client:

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -17,14 +17,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from hgsr_lite.data import Data, load_data
+from hgsr_lite.data import Data, find_device, load_data
 from hgsr_lite.study.baselines import held_zeros, zero_lowest_
 from hgsr_lite.study.distractors import readings
 from hgsr_lite.study.measurement import by_layer, measure
 from hgsr_lite.training import FINISHED, Cut, DivergedError, Recipe, accuracy, fit, one_thread
 
 PACKAGES = ("torch", "torchvision", "numpy", "numba", "hgsr-lite")
-"""What must be the same wherever the runs of one study are made; so must Python's minor version."""
+"""What must be the same in a worker as in its driver; so must Python's minor version.
+
+No part of a run's key: a table may hold runs of other versions, and `study status` says how many it does.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,26 @@ def environment(device: torch.device) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device) if is_cuda else "cpu, one thread",
         "commit": _commit(),
     }
+
+
+def conditions(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of a run's environment may move its last digits, in words: versions, and the processor or GPU.
+
+    >>> conditions({"torch": "2.11.0", "processor": "a processor", "device": "a GPU", "commit": "0123"})
+    {'torch': 'torch 2.11.0', 'machine': 'a GPU'}
+    """
+    found = {name: f"{name} {environment[name]}" for name in ("python", *PACKAGES) if name in environment}
+    on_cpu = environment.get("device", "").startswith("cpu")
+    machine = environment.get("processor" if on_cpu else "device")
+    return found | ({"machine": machine} if machine else {})
+
+
+def conditions_here(device: str) -> dict[str, str]:
+    """The conditions of this process; without the machine where only the workers have such a device."""
+    try:
+        return conditions(environment(find_device(device)))
+    except ValueError:
+        return conditions(versions())
 
 
 @lru_cache(maxsize=1)

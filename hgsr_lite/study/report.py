@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hgsr_lite.study.analysis import against, at_levels, hypervolume, summary
+from hgsr_lite.study.progress import in_lines, say
 from hgsr_lite.study.recovery import RECOVERY, RECOVERY_IN_WORDS, has_readings, recovery_parts
 from hgsr_lite.study.shown_paths import CURVES, curves, in_words, picture_of
-from hgsr_lite.study.tables import read_table
 from hgsr_lite.study.verdicts import (
     FEWEST_POINTS,
     GOALS,
@@ -77,10 +77,13 @@ def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = N
 
 
 def report(study: Study) -> str:
-    """A study's page, with links to its pictures; `ValueError` if it has no table."""
-    if not study.table.exists():
-        raise ValueError(f"{study.table} is not there: study collect {study.path}")
-    table, name = read_table(study.table), study.path.stem
+    """A study's page, with links to its pictures; what is damaged is named (standard error) and left out.
+
+    Raises `ValueError` if the table holds no run.
+    """
+    table, damaged = study.believed()
+    say(in_lines(damaged))
+    name = study.path.stem
     title = f"{study.grid.title} ({len(study.grid.recipes)} runs planned)"
     if has_readings(table):
         picture = f"![{RECOVERY_IN_WORDS}]({picture_of(name, RECOVERY)})"

@@ -18,6 +18,7 @@ from hgsr_lite.training import Recipe
 
 OUTCOME = 1
 """Raised by one when training or measuring changes on purpose: older runs then no longer count."""
+_MEND = "study run makes the run anew, unless the table holds it: then take the file away"
 
 
 def canonical(value: Any) -> str:
@@ -96,7 +97,7 @@ class RunFolder:
     """The folder of a study's run files.
 
     Reading never fails as a whole: `damaged` maps the name of each file that cannot be believed to the
-    reason, and the rest counts.
+    reason and how to mend it, and the rest counts.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,7 +126,7 @@ class RunFolder:
                     raise ValueError("renamed: its name is not its key")
                 found[run.key] = run
             except (OSError, ValueError, TypeError) as error:
-                self.damaged[file.name] = str(error)
+                self.damaged[file.name] = f"{error}; {_MEND}"
         return found
 
     def holds(self, key: str) -> bool:

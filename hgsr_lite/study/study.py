@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,31 +12,22 @@ from tqdm import tqdm
 from hgsr_lite.arguments import as_path
 from hgsr_lite.data import Data
 from hgsr_lite.study.engine import Outcome, dask_executor, make_all
+from hgsr_lite.study.forecast import predicted_seconds
 from hgsr_lite.study.grid import Grid, read_grid
-from hgsr_lite.study.job import Images, Job, fingerprint, make_run, versions
+from hgsr_lite.study.job import Images, Job, conditions, conditions_here, fingerprint, make_run, versions
+from hgsr_lite.study.progress import Progress, in_lines, made_elsewhere, say
 from hgsr_lite.study.runs import Run, RunFolder, run_key
-from hgsr_lite.study.tables import frame_of, key_of, layer_rows, read_rows, read_table, rows_of, write_table
-from hgsr_lite.training import FINISHED, Recipe, TrainingState, accuracy, one_thread
-
-_PROBED_STEPS = 6
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a study is: its runs, those that are there, those among them that diverged, what is damaged."""
-
-    runs: int
-    done: int
-    diverged: int
-    damaged: dict[str, str]
-    foreign: int
-
-    def __str__(self) -> str:
-        lines = [f"{self.done} of {self.runs} runs, {self.diverged} of them diverged"]
-        if self.foreign:
-            lines.append(f"{self.foreign} runs of other settings, images or versions lie beside them")
-        lines += [f"not believed, to be made again: {name} ({why})" for name, why in self.damaged.items()]
-        return "\n".join(lines)
+from hgsr_lite.study.tables import (
+    believed_layers,
+    believed_rows,
+    believed_table,
+    frame_of,
+    layer_rows,
+    read_table,
+    rows_of,
+    write_table,
+)
+from hgsr_lite.training import FINISHED, Recipe
 
 
 class Study:
@@ -111,11 +100,14 @@ class Study:
     ) -> Outcome:
         """Make every run that is missing, with Dask; see `dask_executor` on where.
 
+        What is damaged, and how many runs were made elsewhere, is said first (standard error).
         Raises `ValueError` before anything is trained if the run files cannot be written, the images are not
         there, or no scheduler answers; `WrongVersionsError` if a worker has other packages.
         """
         self.folder.check_writable()
-        missing = self.missing()
+        there, damaged = self._there()
+        say(self._progress(there, damaged, device).notes())
+        missing = {key: recipe for key, recipe in self.keys().items() if key not in there}
         if not missing:
             return Outcome()
         jobs = {
@@ -127,40 +119,50 @@ class Study:
 
     def missing(self) -> dict[str, Recipe]:
         """The runs that neither the folder nor the table holds, in order."""
-        known = self._rows()[0].keys() | self.folder.read().keys()
-        return {key: recipe for key, recipe in self.keys().items() if key not in known}
+        there, _ = self._there()
+        return {key: recipe for key, recipe in self.keys().items() if key not in there}
 
-    def _rows(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-        rows, damaged = read_rows(self.table)
-        believed = {}
-        for row in rows:
-            try:
-                believed[key_of(row)] = row
-            except (ValueError, KeyError, TypeError) as error:
-                damaged[f"{self.table.name}, run {row.get('key')}"] = str(error)
-        return believed, damaged
+    def _there(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+        """Of each run that is there how it ended and its environment; and what is damaged."""
+        rows, damaged = believed_rows(self.table)
+        runs = self.folder.read()
+        made = {key: {"ended": run.record["ended"], **run.record["environment"]} for key, run in runs.items()}
+        return rows | made, damaged | self.folder.damaged
 
-    def status(self) -> Progress:
-        """How far the study is; trains nothing."""
-        rows, damaged = self._rows()
-        runs, keys = self.folder.read(), self.keys()
-        ended = {key: row["ended"] for key, row in rows.items()}
-        ended |= {key: run.record["ended"] for key, run in runs.items()}
-        mine = [ended[key] for key in keys if key in ended]
-        diverged = sum(how != FINISHED for how in mine)
-        damage = {**damaged, **self.folder.damaged}
-        return Progress(len(keys), len(mine), diverged, damage, len(ended) - len(mine))
+    def status(self, device: str = "cpu") -> Progress:
+        """How far the study is, and how many of its runs were made elsewhere than here; trains nothing."""
+        there, damaged = self._there()
+        return self._progress(there, damaged | believed_layers(self.layers_table)[1], device)
+
+    def _progress(self, there: dict[str, dict[str, str]], damaged: dict[str, str], device: str) -> Progress:
+        keys = self.keys()
+        mine = [there[key] for key in keys if key in there]
+        diverged = sum(run["ended"] != FINISHED for run in mine)
+        elsewhere = made_elsewhere(map(conditions, mine), conditions_here(device))
+        return Progress(len(keys), len(mine), diverged, damaged, len(there) - len(mine), elsewhere)
+
+    def believed(self) -> tuple[pd.DataFrame, dict[str, str]]:
+        """The table without the rows that are damaged, and those by their place; asks for no images.
+
+        Raises `ValueError` if there is no table, or no row of it can be believed.
+        """
+        rows, damaged = believed_rows(self.table)
+        if not rows:
+            said = [f"{self.table} holds no run: study collect {self.path}", *in_lines(damaged)]
+            raise ValueError("\n".join(said))
+        return believed_table(self.table, rows.values()), damaged
 
     def collect(self) -> pd.DataFrame:
         """Write the tables from the run files and what the tables hold already; return the table of runs.
 
-        Rows stand in the study's order; runs of other settings, images or versions are left out.
+        Rows stand in the study's order; runs of other settings or images are left out, and what is damaged:
+        it is named (standard error).
         """
-        rows, _ = self._rows()
-        runs = self.folder.read()
-        own: list[Run] = list(runs.values())
+        rows, damaged = believed_rows(self.table)
+        layers, damaged_layers = believed_layers(self.layers_table)
+        own: list[Run] = list(self.folder.read().values())
+        say(in_lines(damaged | damaged_layers | self.folder.damaged))
         rows |= {row["key"]: row for row in rows_of(own)}
-        layers = {(row["key"], row["layer"]): row for row in read_rows(self.layers_table)[0]}
         layers |= {(row["key"], row["layer"]): row for row in layer_rows(own)}
         order = {key: place for place, key in enumerate(self.keys())}
         if not order.keys() & rows.keys():
@@ -170,40 +172,9 @@ class Study:
         write_table(self.layers_table, kept)
         return read_table(self.table)
 
-    def predicted_seconds(self) -> float:
-        """Processor time of the missing runs, from some measured steps of each network among them."""
-        rates: dict[tuple, tuple[float, float]] = {}
-        total = 0.0
-        for recipe in tqdm(self.missing().values(), "probe", leave=False, disable=None):
-            like = (recipe.network, recipe.width, recipe.settings.batch_size, recipe.settings.proximal)
-            if like not in rates:
-                rates[like] = self._probe(recipe)
-            step, looks = rates[like]
-            epochs = recipe.settings.epochs + recipe.finetune
-            steps = epochs * -(-len(self.data.train) // recipe.settings.batch_size)
-            total += steps * step + epochs * looks
-        return total
-
-    def _probe(self, recipe: Recipe) -> tuple[float, float]:
-        """Seconds of a training step, and of what follows each epoch."""
-        data = self.grid.images.of_run(self.data, recipe.seed)
-        with one_thread():
-            model, regularizer = recipe.build(data)
-            state = TrainingState(model, data, regularizer, recipe.settings)
-            state.start_epoch()
-            if regularizer is not None:
-                regularizer.set_progress(1.0)  # at full strength, as most steps of a warmed-up run are
-            batches = state.batches()
-            state.step(*next(batches))
-            started = time.perf_counter()
-            for images, labels in (
-                next(batches, None) or next(state.batches()) for _ in range(_PROBED_STEPS)
-            ):
-                state.step(images, labels)
-            step = (time.perf_counter() - started) / _PROBED_STEPS
-            started = time.perf_counter()
-            accuracy(state.model, data.validation)
-            return step, time.perf_counter() - started
+    def predicted_seconds(self, device: str = "cpu") -> float:
+        """Seconds of the missing runs one after the other on a device; see `forecast`."""
+        return predicted_seconds(self.missing().values(), self.grid.images, self.data.to(device))
 
     def __repr__(self) -> str:
         count = len(self.grid.recipes)

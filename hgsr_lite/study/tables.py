@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from hgsr_lite.study.job import Images
 from hgsr_lite.study.runs import Run, run_key, short_hash, write_whole
 from hgsr_lite.training import FIELDS, FINISHED, Recipe
 
+_MEND_ROW = "take the table back as it was, or call study run, then study collect: the row is written anew"
+_MEND_LAYER = "take the table back as it was, or call study collect where the run's file is still there"
 _IMAGES = tuple(f"images {part.name}" for part in fields(Images))
 
 
@@ -71,11 +73,15 @@ def write_table(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     named = dict.fromkeys(name for row in rows for name in row)
     kept = [name for name in _headings(path) if name in named or name in (*FIELDS, *_IMAGES)]
     headings = [name for name in dict.fromkeys([*kept, *named]) if name != "seal"]
+    write_whole(path, _as_csv([*headings, "seal"], rows))
+
+
+def _as_csv(headings: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*headings, "seal"], restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, headings, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, text.getvalue())
+    return text.getvalue()
 
 
 def _headings(path: Path) -> list[str]:
@@ -86,7 +92,7 @@ def _headings(path: Path) -> list[str]:
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """The believable rows of a table, and for the others the line with the reason; nothing without one."""
+    """The believable rows of a table, and what is wrong with the others by line and run; none without one."""
     if not path.exists():
         return [], {}
     believed, damaged = [], {}
@@ -95,13 +101,33 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
         for row in reader:
             cells = {name: text for name, text in row.items() if isinstance(name, str)}
             if None in row or _seal(cells) != cells.get("seal"):
-                damaged[f"{path.name}, line {reader.line_num}"] = "changed or cut off after it was written"
+                place = f"{path.name}, line {reader.line_num}, run {cells.get('key', 'unknown')}"
+                damaged[place] = "changed or cut off after it was written"
             else:
                 believed.append({name: text for name, text in cells.items() if text != ""})
     return believed, damaged
 
 
-def key_of(row: Mapping[str, str]) -> str:
+def believed_rows(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """The believable rows of a table of runs by key; of the others what is wrong and how to mend it."""
+    rows, damaged = read_rows(path)
+    believed = {}
+    for row in rows:
+        try:
+            believed[_key_of(row)] = row
+        except (ValueError, KeyError, TypeError) as error:
+            damaged[f"{path.name}, run {row.get('key')}"] = str(error)
+    return believed, {place: f"{why}; {_MEND_ROW}" for place, why in damaged.items()}
+
+
+def believed_layers(path: Path) -> tuple[dict[tuple[str, str], dict[str, str]], dict[str, str]]:
+    """The same for a table of layers; its rows by run and layer."""
+    rows, damaged = read_rows(path)
+    believed = {(row["key"], row["layer"]): row for row in rows}
+    return believed, {place: f"{why}; {_MEND_LAYER}" for place, why in damaged.items()}
+
+
+def _key_of(row: Mapping[str, str]) -> str:
     """The key that a row's own cells give; `ValueError` if it is not the one that stands in it."""
     given = {name: _value(row[name]) for name in FIELDS if name in row}
     images = {name.removeprefix("images "): _value(row[name]) for name in _IMAGES if name in row}
@@ -120,8 +146,13 @@ def _value(text: str) -> Any:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A study's table with its numbers as numbers, and the columns of `with_paths`."""
+    """A study's table with its numbers as numbers, and the columns of `with_paths`; every row is believed."""
     return with_paths(pd.read_csv(path))
+
+
+def believed_table(path: Path, rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
+    """What `read_table` would give if a table held these of its rows alone."""
+    return with_paths(pd.read_csv(io.StringIO(_as_csv(_headings(path), rows))))
 
 
 def frame_of(runs: Iterable[Run]) -> pd.DataFrame:

@@ -165,6 +165,24 @@ def test_what_is_said_of_runs_an_hour_is_the_measurement_s():
             assert f"{numbers[0]} to {numbers[-1]}" in said
 
 
+def test_what_is_said_of_the_engine_s_overhead_is_the_measurement_s():
+    said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    place = REPOSITORY / "benchmarks" / "results" / "cpu" / "overhead.json"
+    found = json.loads(place.read_text())
+    took = {what: found[f"seconds of {what}"] for what in ("status", "missing", "collect")}
+    for words in (
+        f"{found['runs']:,} runs of empty work, {found['workers']} workers, "
+        f"load {found['load at the start']} to {found['load at the end']}",
+        f"{found['milliseconds a run']:.0f} ms a run, its file written and synchronised included",
+        f"{found['MiB more in the driver']:.0f} MiB more in the driver",
+        f"{took['status']:.0f} s for `status`, {took['missing']:.0f} s for what is missing, "
+        f"{took['collect']:.0f} s for `collect`",
+        f"{1e3 * took['missing'] / found['runs']:.1f} ms a file",
+        f"{found['MiB of run files']:.0f} MiB of run files and {found['MiB of tables']:.0f} MiB of tables",
+    ):
+        assert words in said, words
+
+
 def test_what_is_said_of_threads_is_the_table_s():
     said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
     threads = pd.read_csv(REPOSITORY / "benchmarks" / "results" / "cpu" / "threads.csv")

@@ -29,6 +29,7 @@ from hgsr_lite.training.settings import Settings
 
 RECORD = {"ended": "finished", "metrics": {}, "layers": {}, "epochs": [], "seconds": 0.0, "environment": {}}
 COUNT = 5
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -286,13 +287,31 @@ def test_a_scheduler_that_is_not_there_is_named(address):
         pass
 
 
-def test_a_scheduler_without_workers_is_named():
+def test_a_scheduler_without_workers_is_named_with_the_command_that_starts_some():
     with (
         LocalCluster(n_workers=0, dashboard_address=None) as cluster,
-        pytest.raises(ValueError, match="has no workers: start some with `dask worker`"),
+        pytest.raises(ValueError, match=r"has no workers: start some with `dask worker \S+ --nthreads 1 "),
         dask_executor(cluster.scheduler_address),
     ):
         pass
+
+
+def test_workers_of_several_threads_are_refused_with_the_command_that_starts_others():
+    options = {"n_workers": 1, "threads_per_worker": 2, "memory_limit": 0, "dashboard_address": None}
+    with LocalCluster(**options) as cluster:
+        address = cluster.scheduler_address
+        command = re.escape(f"`dask worker {address} --nthreads 1 --nworkers N`")
+        said = rf"1 of 1 workers at '{address}' have several threads \(tcp://\S+: 2\): .*{command}"
+        with pytest.raises(ValueError, match=said), dask_executor(address):
+            pass
+
+
+def test_the_documented_command_starts_workers_of_one_thread():
+    """Dask's own `--nworkers auto` puts its number of threads in place of the one that is given."""
+    said = (REPOSITORY / "studies" / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"dask worker .*", said)
+    assert any("--nthreads 1 --nworkers N" in command for command in commands)
+    assert not [command for command in commands if "auto" in command]
 
 
 def test_without_dask_the_error_says_what_to_install(monkeypatch):

@@ -265,6 +265,37 @@ def test_a_dry_run_counts_and_measures_and_trains_nothing(study):
     assert len(study.missing()) == RUNS
 
 
+def test_the_command_s_dry_run_says_how_many_runs_are_missing_and_how_long_they_take(study, capsys):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert carry_out(parser.parse_args(["run", str(study.path), "--dry-run", "--workers", "2"])) == 0
+    number = r"(\d\S*)"
+    times = rf"about {number} hours of one core, {number} hours with 2 at once"
+    expected = rf"{RUNS} of {RUNS} runs are missing: {times}, if nothing else runs\n"
+    said = re.fullmatch(expected, capsys.readouterr().out)
+    alone, shared = map(float, said.groups())
+    assert alone > 0
+    assert shared == pytest.approx(alone / 2, rel=0.1)
+    assert not study.folder.path.exists()
+
+
+def test_a_dry_run_measures_on_the_device_that_is_asked_for(study, monkeypatch, capsys):
+    """The meta device computes nothing, everywhere: a step on it is a step that is not the processor's."""
+    seen = []
+    monkeypatch.setattr(
+        "hgsr_lite.study.forecast._probe",
+        lambda recipe, data: seen.append(data.device.type) or (36_000.0, 0.0),
+    )
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert carry_out(parser.parse_args(["run", str(study.path), "--dry-run", "--device", "meta"])) == 0
+    assert set(seen) == {"meta"}
+    said = capsys.readouterr().out
+    assert re.search(r"about [\d,]+ hours on meta one after the other, less with several at once", said)
+    with pytest.raises(ValueError, match="device 'nowhere' cannot be used here"):
+        carry_out(parser.parse_args(["run", str(study.path), "--dry-run", "--device", "nowhere"]))
+
+
 def test_a_dry_run_of_a_warmed_up_penalty_warns_of_nothing(tmp_path):
     """The runs themselves tell the penalty how far they are; so does the probe."""
     file = tmp_path / "warm.toml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from hgsr_lite.study.analysis import at_levels, summary
 from hgsr_lite.study.intervals import confidence_half_width
 from hgsr_lite.study.report import PATH, accuracy_at, differences, page, prepared, report
 from hgsr_lite.study.study import Study
-from hgsr_lite.study.tables import read_rows, read_table, with_paths
+from hgsr_lite.study.tables import believed_rows, read_rows, read_table, with_paths
 from hgsr_lite.study.verdicts import GOALS, LOSS_ALLOWED, TUNED, against_plain, choices, on_paths
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
@@ -128,8 +129,37 @@ def test_committed_tables_are_whole_and_their_pages_made_from_them(path):
     layers, damaged_layers = read_rows(study.layers_table)
     assert damaged == damaged_layers == {}
     assert {row["key"] for row in layers} <= {row["key"] for row in rows}
-    assert len(study._rows()[0]) == len(rows) > 0, "every row belongs to a run of this version"
+    assert len(believed_rows(study.table)[0]) == len(rows) > 0, "every row belongs to a run of this version"
     assert path.with_suffix(".md").read_text(encoding="utf-8") == report(study)
+
+
+def test_a_report_names_a_row_that_was_edited_and_is_made_from_the_others(tmp_path, capsys):
+    for name in ("digits_resnet18.toml", "digits_resnet18.csv"):
+        shutil.copy(STUDIES / name, tmp_path)
+    study = Study.read(tmp_path / "digits_resnet18.toml")
+    header, dense, *others = study.table.read_text(encoding="utf-8").splitlines()
+    key, *cells = dense.split(",")
+    cells[header.split(",").index(TUNED[1]) - 1] = "7"
+    study.table.write_text("\n".join([header, ",".join([key, *cells]), *others, ""]), encoding="utf-8")
+    shown = report(study)
+    said = f"not believed: digits_resnet18.csv, line 2, run {key}: changed or cut off after it was written; "
+    assert said in capsys.readouterr().err
+    study.table.write_text("\n".join([header, *others, ""]), encoding="utf-8")
+    assert shown == report(study)
+    assert f"{len(others)} runs (" in shown
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table_in_which_no_row_is_believed_has_no_report_and_each_is_named(tmp_path):
+    shutil.copy(STUDIES / "cifar10_seeds.toml", tmp_path)
+    study = Study.read(tmp_path / "cifar10_seeds.toml")
+    with pytest.raises(ValueError, match=r"cifar10_seeds.csv holds no run: study collect \S+$"):
+        report(study)
+    study.table.write_text("key,seal\n0123,4567\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"holds no run: .*\nnot believed: cifar10_seeds.csv, line 2, run 0123"
+    ):
+        report(study)
 
 
 def percent(row: pd.Series, value: str = "mean", half: str = "±") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
@@ -10,14 +11,19 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from hgsr_lite.study.command import add_arguments, carry_out
+from hgsr_lite.study.engine import Outcome
 from hgsr_lite.study.grid import Grid
-from hgsr_lite.study.job import Images
+from hgsr_lite.study.job import Images, environment
 from hgsr_lite.study.runs import Claims, Run, RunFolder, run_key
 from hgsr_lite.study.study import Study
 from hgsr_lite.study.tables import read_rows, read_table, rows_of, write_table
@@ -130,7 +136,9 @@ def test_a_damaged_file_is_named_and_made_again_and_the_rest_is_kept(study, dama
 def test_a_run_file_under_another_name_or_of_other_rules_is_not_believed(study, monkeypatch):
     file = study.folder.path / f"{next(iter(study.keys()))}.json"
     file.rename(file.with_name("00000000000000000000.json"))
-    assert study.status().damaged == {"00000000000000000000.json": "renamed: its name is not its key"}
+    ((name, why),) = study.status().damaged.items()
+    assert name == "00000000000000000000.json"
+    assert why.startswith("renamed: its name is not its key; study run makes the run anew")
     monkeypatch.setattr("hgsr_lite.study.runs.OUTCOME", 2)
     assert study.status().done == 0
 
@@ -152,20 +160,110 @@ def edit_glue(rows: list[list[str]]) -> None:
     rows[-2][-4:] = rows.pop()
 
 
+def edit_by_hand(table: Path, edit: Callable[[list[list[str]]], None]) -> None:
+    with table.open(newline="") as file:
+        rows = list(csv.reader(file))
+    edit(rows)
+    with table.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
 @pytest.mark.parametrize(
     ("edit", "kept"), [(edit_cell, 5), (edit_swap_headings, 0), (edit_cut_row, 5), (edit_glue, 4)]
 )
 def test_an_edited_or_cut_row_of_the_table_is_named_and_left_out(study, edit, kept):
     study.collect()
-    with study.table.open(newline="") as file:
-        rows = list(csv.reader(file))
-    edit(rows)
-    with study.table.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+    edit_by_hand(study.table, edit)
     shutil.rmtree(study.folder.path)
     assert study.status().done == kept
     assert study.status().damaged
     assert len(study.missing()) == 6 - kept
+
+
+@pytest.fixture
+def command(study: Study, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """`study WHAT` on the study above, with a driver that makes nothing."""
+    monkeypatch.setattr("hgsr_lite.study.study.dask_executor", lambda *_: nullcontext((None, 1)))
+    monkeypatch.setattr("hgsr_lite.study.study.make_all", lambda *_: Outcome())
+    monkeypatch.setattr(Study, "read", lambda *_: study)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return lambda what: carry_out(parser.parse_args([what, str(study.path)]))
+
+
+@pytest.mark.parametrize("what", ["status", "run", "collect"])
+def test_each_command_names_a_row_and_a_file_that_are_damaged_and_how_to_mend_them(
+    study, command, what, capsys
+):
+    study.collect()
+    edit_by_hand(study.table, edit_cell)
+    edited, cut = list(study.keys())[1:3]
+    (study.folder.path / f"{edited}.json").unlink()
+    (study.folder.path / f"{cut}.json").write_text("{")
+    assert command(what) == 0
+    said = "".join(capsys.readouterr())
+    wrong = "changed or cut off after it was written"
+    mend = "take the table back as it was, or call study run, then study collect"
+    assert f"not believed: study.csv, line 3, run {edited}: {wrong}; {mend}" in said
+    assert f"not believed: {cut}.json: no whole run file; study run makes the run anew" in said
+    assert study.status().done == 5
+
+
+@pytest.mark.parametrize("what", ["status", "collect"])
+def test_a_row_of_the_table_of_layers_that_is_damaged_is_named(study, command, what, capsys):
+    study.collect()
+    edit_by_hand(study.layers_table, lambda rows: rows[2].__setitem__(rows[0].index("weights"), "7"))
+    assert command(what) == 0
+    key = list(study.keys())[1]
+    said = f"not believed: study_layers.csv, line 3, run {key}: changed or cut off after it was written; "
+    assert said in "".join(capsys.readouterr())
+
+
+def test_a_damaged_row_is_written_anew_from_its_run_file_and_then_nothing_is_said(study, command, capsys):
+    study.collect()
+    whole = study.table.read_bytes()
+    edit_by_hand(study.table, edit_cell)
+    assert command("collect") == 0
+    assert study.table.read_bytes() == whole
+    assert "not believed" in capsys.readouterr().err
+    assert command("collect") == 0
+    assert "not believed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["status", "run"])
+def test_runs_made_with_other_versions_or_on_another_device_are_counted_in_one_line(
+    study, command, what, capsys
+):
+    here = environment(torch.device("cpu"))
+    places = [here, {**here, "device": "a GPU"}, {**here, "torch": "1.0.0", "python": "3.6"}]
+    places += [
+        {**here, "commit": "another"},
+        {**here, "processor": "another one"},
+        {**here, "device": "a GPU"},
+    ]
+    for number, (recipe, place) in enumerate(zip(RECIPES, places, strict=True)):
+        run = made(recipe, number)
+        run.record["environment"] = place
+        study.folder.write(run)
+    assert command(what) == 0
+    (said,) = [line for line in "".join(capsys.readouterr()).splitlines() if "than here" in line]
+    assert said == (
+        "4 runs were made with other versions or on another device than here: 2 with a GPU; "
+        "1 with python 3.6, torch 1.0.0; 1 with another one"
+    )
+
+
+def test_nothing_is_said_of_other_places_where_all_runs_were_made_here(study):
+    for number, recipe in enumerate(RECIPES):
+        run = made(recipe, number)
+        run.record["environment"] = environment(torch.device("cpu"))
+        study.folder.write(run)
+    assert str(study.status()) == "6 of 6 runs, 0 of them diverged"
+
+
+def test_runs_of_other_settings_are_counted_and_nothing_is_said_of_versions_that_no_key_holds(study):
+    study.folder.write(made(replace(RECIPES[0], width=0.5)))
+    assert "1 runs of other settings or images lie beside them" in str(study.status()).splitlines()
 
 
 def test_a_last_row_cut_in_mid_number_is_not_believed(study):
