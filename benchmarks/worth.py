@@ -64,6 +64,7 @@ COMPARISONS = {
         (0, 1, 2, 3, 4),
         {
             "hsq_gl12": [f"hsq_gl12 neuron fraction {amount} proximal" for amount in (40, 80, 160, 320)],
+            "hsqrt_gl": [f"hsqrt_gl feature fraction {amount} proximal" for amount in (5, 7, 10)],
             "gl12": [f"gl12 feature fraction {amount} proximal" for amount in (7, 10, 15)],
             "l1": [f"l1 feature fraction {amount} proximal" for amount in (20, 40, 80, 160)],
             "channels cut at random": [f"random neuron {share}" for share in (0.3, 0.5, 0.8)],
