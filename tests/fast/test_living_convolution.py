@@ -62,13 +62,22 @@ def dense(images: Tensor, weight: Tensor, bias: Tensor | None, window: Window, g
     return conv2d(padded, weight, bias, window.stride, 0, window.dilation, groups)
 
 
-def close(found: Tensor, wanted: Tensor) -> bool:
-    """As far apart as numbers round, relative to the largest finite one; all others the same."""
+def close(found: Tensor, wanted: Tensor, terms: float = 0.0) -> bool:
+    """As far apart as numbers round, relative to the largest finite one; all others the same.
+
+    A few outputs may all cancel: then relative to an eighth of `terms`, the largest sum of sizes.
+    """
     finite = wanted.isfinite()
     same = (found == wanted) | (found.isnan() & wanted.isnan())
     distance, size = (found - wanted)[finite].abs(), wanted[finite].abs()
-    limit = LIMIT[wanted.dtype] * (float(size.max()) if size.any() else 1.0)
+    limit = LIMIT[wanted.dtype] * (max(float(size.max()), terms / 8) if size.any() else 1.0)
     return found.shape == wanted.shape and bool(same[~finite].all() and (distance <= limit).all())
+
+
+def largest_terms(images: Tensor, weight: Tensor, bias: Tensor, window: Window, groups: int) -> float:
+    """The largest output if nothing cancelled and what is not finite were 0."""
+    sizes = [each.nan_to_num(0.0, 0.0, 0.0).abs() for each in (images, weight, bias)]
+    return float(dense(*sizes, window, groups).max())
 
 
 def on_one_thread_and_on_two(*arguments) -> tuple[Tensor, Tensor]:
@@ -99,11 +108,12 @@ def test_it_is_the_dense_convolution_with_what_follows_it_and_equal_bit_for_bit_
     living, bias = LivingKernels.of(weight, groups), torch.randn(len(weight), dtype=weight.dtype)
     wanted = dense(images, weight, bias, window, groups)
     residual = torch.randn_like(wanted) if with_residual else None
+    terms = largest_terms(images, weight, bias, window, groups)
     wanted = (wanted if residual is None else wanted + residual).clamp(*bounds)
     arguments = (images, living, bias, window, residual, *bounds)
-    assert close(plain_sparse_convolution(*arguments), wanted)
+    assert close(plain_sparse_convolution(*arguments), wanted, terms)
     found, shared = on_one_thread_and_on_two(*arguments)
-    assert close(found, wanted)
+    assert close(found, wanted, terms)
     assert found.permute(1, 2, 3, 0).is_contiguous()
     assert same_bits(found, shared)
 
@@ -148,7 +158,7 @@ def test_nan_and_infinity_come_out_where_a_living_kernel_meets_them_and_nowhere_
         ones = torch.ones_like(images[:1, :1])
         inside = dense(ones, ones.new_ones(1, 1, *window.kernel), None, window, 1) == math.prod(window.kernel)
         found, wanted = (each.where(inside, 0.0) for each in (found, wanted))
-    assert close(found, wanted)
+    assert close(found, wanted, largest_terms(images, weight, bias, window, groups))
 
 
 def test_a_large_layer_is_shared_by_two_threads_and_equal_bit_for_bit():

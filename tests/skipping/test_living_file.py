@@ -227,9 +227,7 @@ def test_a_file_of_the_first_version_is_refused_with_what_to_do():
         "0.weight.living_weight": layer[0].weight.detach()[1:].reshape(4, 9),
     }
     state[CHECKSUM] = checksum_of(state)
-    with pytest.raises(
-        ValueError, match="not of version 2, which alone is read here: save it again with sav"
-    ):
+    with pytest.raises(ValueError, match="not of version 2, which alone is read here: save it again"):
         load_living(layer, state)
 
 
