@@ -3,8 +3,8 @@
     python -m benchmarks.skipping [--quick]
 
 Part of `python -m hgsr_lite bench`. Kernels are dead at random, and in one network as `hsq_gl12` left them.
-Every comparison is interleaved; medians over the rounds. Writes `skipping.csv`. Single layers:
-`benchmarks.layers`.
+Every comparison is interleaved; medians over the rounds. Writes `skipping.csv`, and `first_layers.csv`, what
+of a network's time is its first layer's. Single layers: `benchmarks.layers`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from benchmarks.dense_forms import (
 )
 from benchmarks.measurements import IMAGES, SMALL_AND_LARGE, interleaved
 from benchmarks.options import options_of
-from hgsr_lite.fast import alive_kernels
+from hgsr_lite.fast import Link, alive_kernels, prepare_chain
 from hgsr_lite.removal.cost import SETTLING
 from hgsr_lite.series import example_budget, example_network
-from hgsr_lite.skipping import FORMATS, DenseNetwork
+from hgsr_lite.skipping import FORMATS, DenseNetwork, LivingConvolution
 
 SHARES = (0.8, 0.9, 0.95)
 BATCHES = (1, 16, 128)
+FIRST_LAYERS_AT = 0.9
 TRAINED = "trained"
 """What the share of dead kernels is called where training decided it."""
 
@@ -141,6 +142,27 @@ def with_dead_kernels(name: str, share: float) -> nn.Module:
     return model
 
 
+def first_layers(quick: bool) -> pd.DataFrame:
+    """The time of a network's first convolution, in which no kernel is dead, beside the whole network's.
+
+    By itself: with turning the images, and with writing what the layer gives.
+    """
+    rows = []
+    for name in ["digits_cnn"] if quick else SMALL_AND_LARGE:
+        model = with_dead_kernels(name, FIRST_LAYERS_AT).eval()
+        images = torch.randn(BATCHES[-1], *IMAGES[name], generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode(), threads(1):
+            small, _ = hg.skip_dead_kernels(model, images[:1].clone(), repeats=0)
+            layer = next(module for module in small.modules() if isinstance(module, LivingConvolution))
+            alone = prepare_chain(
+                [Link(layer.description(), 0)], images.shape, images.dtype, min(small.tile, len(images))
+            )
+            calls = {"first": partial(alone.run, images), "whole": partial(small, images)}
+            first, whole = (1e3 * np.median(each) for each in interleaved(calls, 9, SETTLING).values())
+        rows.append({"network": name, "first layer ms": first, "network ms": whole, "share": first / whole})
+    return pd.DataFrame(rows)
+
+
 def network_table(table: pd.DataFrame) -> str:
     """What came out for whole networks and their largest batch, in Markdown, as README.md shows it."""
     largest = table[table["batch"] == table.groupby("network")["batch"].transform("max")]
@@ -164,6 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = measure(options.quick)
     print(table.round(3).to_string(index=False, na_rep=""), network_table(table), sep="\n\n")
     table.to_csv(options.out / "skipping.csv", index=False, float_format="%.4g")
+    first = first_layers(options.quick)
+    print(first.round(3).to_string(index=False))
+    first.to_csv(options.out / "first_layers.csv", index=False, float_format="%.4g")
     return 0
 
 

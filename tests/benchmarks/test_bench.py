@@ -62,9 +62,11 @@ def test_the_quick_benchmark_fills_its_table_and_its_variants_agree(tmp_path):
             skipped = pd.read_csv(tmp_path / f"{name}.csv")
             assert len(skipped) == rows
             assert (skipped[["dense ms", "living ms", "times as fast", "limit"]] > 0).all(axis=None)
+        first = pd.read_csv(tmp_path / "first_layers.csv").iloc[0]
+        assert 0 < first["first layer ms"] < first["network ms"]
         assert (tmp_path / "layers.png").stat().st_size > 5000
         costs = pd.read_csv(tmp_path / "worth.csv")
-        assert costs["path"].value_counts().to_dict() == {"hsq_gl12": 2, "gl12": 2, "dense": 2}
+        assert costs["path"].value_counts().to_dict() == {"hsq_gl12": 2, "hsqrt_gl": 2, "dense": 2}
         assert (costs[["bytes", "dense ms", "ms"]] > 0).all(axis=None)
         assert costs["test accuracy"].min() > 0.8
         assert (tmp_path / "worth.png").stat().st_size > 5000
@@ -247,6 +249,11 @@ def test_what_is_said_of_dead_kernels_is_the_tables():
     assert f"{single['64 to 64, 32x32']:.1f} times in 64 to 64 channels of 32x32 and" in said
     assert f"{single['256 to 256, 14x14']:.1f} in 256 to 256 of 14x14" in said
     assert f"{single['64 to 64, 16x16']:.1f} and {single['128 to 128, 8x8']:.1f} in the next smaller" in said
+    left = pd.read_csv(REPOSITORY / "benchmarks" / "results" / "cpu" / "first_layers.csv")
+    share = (100 * left.set_index("network")["share"]).round()
+    named = [f"{share[name]:.0f} % of `{name}`'s" for name in ("alexnet", "resnet18", "vgg11")]
+    assert f"takes {share['digits_cnn']:.0f} % of `digits_cnn`'s time at 90 %, {', '.join(named)} and" in said
+    assert f"{share['torchvision resnet18']:.0f} % of torchvision's resnet18's" in said
     one = table[(table["batch"] == 1) & (table["network"] != "torchvision resnet18")]["times as fast"]
     assert f"in the small ones it takes up to {1 / one.min():.1f} times as long" in said
     before = pd.read_csv(FIRST_CALL / "skipping.csv")

@@ -73,14 +73,17 @@ def build_environment(folder: Path, python: str) -> None:
     """Install Colab's versions into a new environment of this Python."""
     print(f"building {folder} with {python}: some minutes and 6 GB", flush=True)
     subprocess.run([python, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    pip = [folder / "bin" / "python", "-I", "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--upgrade", PIP], check=True)
     subprocess.run([*pip, *VERSIONS, *BESIDE], check=True)
 
 
 def remove_package(environment: Path) -> None:
-    """Take out what an earlier run installed, compiled loops too: their folder would count as the package."""
-    pip = [environment.absolute() / "bin" / "python", "-m", "pip"]
+    """Take out what an earlier run installed, compiled loops too: their folder would count as the package.
+
+    Isolated: by PYTHONPATH pip would see the clone, and let the environment's own stand.
+    """
+    pip = [environment.absolute() / "bin" / "python", "-I", "-m", "pip"]
     subprocess.run([*pip, "uninstall", "--quiet", "--yes", "hgsr-lite"], check=True)
     for left in environment.glob("lib/python*/site-packages/hgsr_lite"):
         shutil.rmtree(left)
@@ -121,7 +124,7 @@ def stand_in(folder: Path) -> None:
 def installed(python: Path) -> dict[str, str]:
     """Name -> version of everything in the environment."""
     listed = subprocess.run(
-        [python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True
+        [python, "-I", "-m", "pip", "list", "--format=json"], check=True, capture_output=True
     ).stdout
     return {entry["name"]: entry["version"] for entry in json.loads(listed)}
 
