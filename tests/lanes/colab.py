@@ -6,8 +6,8 @@ that address into a copy of each notebook, and runs the copy by a kernel of that
 for `google.colab`. At the end it compares what is installed with what was there before: only additions are
 allowed. Exit status 1 if a notebook stopped or anything moved.
 
-Last figures, 27 November 2026, Python 3.13.0: 13 of 13 ran, in 21 minutes beside a whole run of the
-tests; added hgsr-lite and safetensors, moved nothing.
+Last figures, 27 November 2026, Python 3.13.0: 26 of 26 ran, 13 pages and their solutions, in some 18 minutes
+beside other tests (halts left out); added hgsr-lite, moved nothing.
 """
 
 from __future__ import annotations
