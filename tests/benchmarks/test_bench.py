@@ -153,6 +153,29 @@ def test_what_is_said_of_cifar10_s_accuracy_against_time_and_bytes_is_the_table_
     assert (lost[found["path"] == "channels cut by size"] > 0.02).all()
 
 
+def test_what_is_said_of_wider_networks_as_trained_is_the_tables():
+    said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    said = said.partition("**Wider networks, trained**")[2].partition("## Threads")[0]
+    for network in ("vgg11", "resnet18"):
+        table = pd.read_csv(REPOSITORY / "benchmarks" / "results" / "cpu" / f"worth_{network}.csv")
+        (_, dense), (_, row) = table[table["without"] == WAYS[1]].iterrows()
+        dead, test = f"{100 * row['dead kernels left']:.0f} %", f"{100 * row['test accuracy']:.1f}"
+        accuracies = test, f"dense {100 * dense['test accuracy']:.1f}"
+        for words in (
+            f"{dead} of its kernels dead",
+            *accuracies,
+            f"{row['times as fast']:.1f} times as fast",
+        ):
+            assert words in said, words
+        if network == "vgg11":
+            assert f"dense in the same form {dense['times as fast']:.1f}" in said
+            assert f"{row['bytes']:,.0f} of {table['bytes'].iloc[0]:,.0f} bytes" in said
+        else:
+            assert dense["times as fast"] == pytest.approx(row["times as fast"], abs=0.15), (
+                "and so it is without"
+            )
+
+
 def test_a_folder_for_networks_that_cannot_be_made_is_found_before_the_first_training(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(FileExistsError):
