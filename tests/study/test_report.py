@@ -481,7 +481,10 @@ def test_what_is_said_of_the_other_networks_on_cifar10_is_the_tables():
     assert f"{int(runs['parameters'].iloc[0]):,} parameters" in words
     cuts = runs[(runs["method"] == "magnitude") & (runs["unit"] == "kernel")]
     penalty = runs[runs["method"] == "hsq_gl12"]
-    assert set(penalty["fraction"]) == {0.03}
+    assert set(penalty["fraction"]) == {0.03, 0.1}
+    assert set(runs[~runs["device"].str.startswith("NVIDIA")]["fraction"]) == {0.1}, "on a CPU"
+    residual = prepared(read_table(STUDIES / "cifar10_resnet18.csv"))
+    assert the(residual, method="hsq_gl12")["dead kernels"] < 0.25, "few"
     said = [the(runs, method="dense")[TUNED[1]], *cuts[TUNED[1]], 0.8, 0.9]
     said += [*penalty[TUNED[1]], *penalty["dead kernels"]]
     assert set(re.findall(r"\d+\.\d(?!\d)", words)) == {f"{100 * share:.1f}" for share in said}
@@ -531,7 +534,8 @@ def test_one_recipe_made_by_two_machines_is_what_the_words_say_of_their_noise():
         for path in sorted(STUDIES.glob("*.csv"))
         if not path.stem.endswith("_layers") and read_table(path)["torch"].nunique() > 1
     ]
-    assert mixed == sorted(names), "both tables, and no other, mix the two"
+    assert "both tables mix the two, as those of VGG11 and ResNet18 do" in words
+    assert mixed == sorted([*names, "cifar10_resnet18", "cifar10_vgg11"])
 
 
 def test_what_is_said_of_what_is_planned_is_what_the_files_plan():
