@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hgsr_lite.fast.cpu import layout, living_loops, living_tile, memory
+from hgsr_lite.fast.cpu import layout, living_loops, living_tile, living_tile_shapes, memory
 from hgsr_lite.fast.cpu.compiling import compiled, mark_of
 from hgsr_lite.fast.cpu.layout import copy_rows, turn
 from hgsr_lite.fast.cpu.living_loops import CONVOLUTION, LAYER, LINEAR, convolve, multiply, pool
@@ -91,4 +91,6 @@ def _run_of(mark: int) -> Callable:
 @cache
 def compiled_layers() -> Callable:
     """The loop over layers; it runs without Python's lock, so that threads can share channels or parts."""
-    return compiled(_run_of(mark_of(layout, living_loops, living_tile, memory)), nogil=True)
+    return compiled(
+        _run_of(mark_of(layout, living_loops, living_tile, living_tile_shapes, memory)), nogil=True
+    )

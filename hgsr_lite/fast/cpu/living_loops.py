@@ -1,19 +1,20 @@
-"""From a layer to tiles of outputs: the loops around `living_tile`."""
+"""From a layer to tiles of outputs: the loops around `living_tile_shapes`."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import carray, njit
 
-from hgsr_lite.fast.cpu.living_tile import (
-    TOGETHER_VECTORS,
-    VECTORS,
-    pool_tile_of,
-    product_tile_of,
-    sliding_tile_of,
-    tile_of,
-    together,
-    vector_bytes,
+from hgsr_lite.fast.cpu.living_tile import TOGETHER_VECTORS, VECTORS, vector_bytes
+from hgsr_lite.fast.cpu.living_tile_shapes import (
+    OUTPUTS,
+    SLIDING,
+    pool_window,
+    product_tile,
+    sliding_tile,
+    sliding_tile_together,
+    tile,
+    tile_together,
 )
 from hgsr_lite.fast.cpu.memory import pointer
 
@@ -39,97 +40,7 @@ LAYER = np.dtype(
 )  # fmt: skip
 """A layer for images of one shape, as the loops read it. `channels` are those of a pool, else a layer's
 output channels. A linear layer has a kernel of as many numbers as an image."""
-
-SLIDING = 3
-"""The width of kernels for which there are sliding tiles."""
 _BYTES = vector_bytes()
-_11, _12, _14, _18 = (tile_of(1, vectors) for vectors in (1, 2, 4, 8))
-_21, _22, _24 = (tile_of(2, vectors) for vectors in (1, 2, 4))
-_41, _42, _81 = tile_of(4, 1), tile_of(4, 2), tile_of(8, 1)
-_s21, _s22, _s24 = (sliding_tile_of(2, vectors, SLIDING) for vectors in (1, 2, 4))
-_s41, _s42, _s81 = (sliding_tile_of(*shape, SLIDING) for shape in ((4, 1), (4, 2), (8, 1)))
-TOGETHER = together()
-"""Output channels of a tile where every kernel lives."""
-_t11, _t12, _t14 = (tile_of(1, vectors, TOGETHER) for vectors in (1, 2, 4))
-_t21, _t22, _t41 = (tile_of(*shape, TOGETHER) for shape in ((2, 1), (2, 2), (4, 1)))
-_ts21, _ts22, _ts41 = (sliding_tile_of(*shape, SLIDING, TOGETHER) for shape in ((2, 1), (2, 2), (4, 1)))
-OUTPUTS = 2 * TOGETHER
-"""Outputs of a tile of a matrix product."""
-_p11, _p12 = (product_tile_of(1, vectors) for vectors in (1, 2))
-_p81, _p82 = (product_tile_of(OUTPUTS, vectors) for vectors in (1, 2))
-_max1, _max2, _max4 = (pool_tile_of(vectors, True) for vectors in (1, 2, 4))
-_mean1, _mean2, _mean4 = (pool_tile_of(vectors, False) for vectors in (1, 2, 4))
-
-
-# Inlined, like those below: a call with two dozen arguments takes as long as a tile of few living kernels.
-@njit(forceinline=True)
-def _tile(positions, vectors, image, image_step, out, out_step, residual, job):
-    shape = 10 * positions + vectors
-    if shape == 18:
-        _18(image, image_step, out, out_step, residual, job)
-    elif shape == 42:
-        _42(image, image_step, out, out_step, residual, job)
-    elif shape == 24:
-        _24(image, image_step, out, out_step, residual, job)
-    elif shape == 81:
-        _81(image, image_step, out, out_step, residual, job)
-    elif shape == 14:
-        _14(image, image_step, out, out_step, residual, job)
-    elif shape == 22:
-        _22(image, image_step, out, out_step, residual, job)
-    elif shape == 41:
-        _41(image, image_step, out, out_step, residual, job)
-    elif shape == 12:
-        _12(image, image_step, out, out_step, residual, job)
-    elif shape == 21:
-        _21(image, image_step, out, out_step, residual, job)
-    else:
-        _11(image, image_step, out, out_step, residual, job)
-
-
-@njit(forceinline=True)
-def _sliding_tile(positions, vectors, image, image_step, out, out_step, residual, job):
-    shape = 10 * positions + vectors
-    if shape == 42:
-        _s42(image, image_step, out, out_step, residual, job)
-    elif shape == 81:
-        _s81(image, image_step, out, out_step, residual, job)
-    elif shape == 24:
-        _s24(image, image_step, out, out_step, residual, job)
-    elif shape == 41:
-        _s41(image, image_step, out, out_step, residual, job)
-    elif shape == 22:
-        _s22(image, image_step, out, out_step, residual, job)
-    else:
-        _s21(image, image_step, out, out_step, residual, job)
-
-
-@njit(forceinline=True)
-def _tile_together(positions, vectors, image, image_step, out, out_step, residual, job):
-    shape = 10 * positions + vectors
-    if shape == 14:
-        _t14(image, image_step, out, out_step, residual, job)
-    elif shape == 22:
-        _t22(image, image_step, out, out_step, residual, job)
-    elif shape == 41:
-        _t41(image, image_step, out, out_step, residual, job)
-    elif shape == 12:
-        _t12(image, image_step, out, out_step, residual, job)
-    elif shape == 21:
-        _t21(image, image_step, out, out_step, residual, job)
-    else:
-        _t11(image, image_step, out, out_step, residual, job)
-
-
-@njit(forceinline=True)
-def _sliding_tile_together(positions, vectors, image, image_step, out, out_step, residual, job):
-    shape = 10 * positions + vectors
-    if shape == 41:
-        _ts41(image, image_step, out, out_step, residual, job)
-    elif shape == 22:
-        _ts22(image, image_step, out, out_step, residual, job)
-    else:
-        _ts21(image, image_step, out, out_step, residual, job)
 
 
 @njit
@@ -159,9 +70,9 @@ def _strip(count, length, item, image, image_step, out, out_step, residual, chan
             to = position * out_step + ahead
             added = residual + to if residual else 0
             if channels > 1:
-                _tile_together(positions, vectors, seen, image_step, out + to, out_step, added, job)
+                tile_together(positions, vectors, seen, image_step, out + to, out_step, added, job)
             else:
-                _tile(positions, vectors, seen, image_step, out + to, out_step, added, job)
+                tile(positions, vectors, seen, image_step, out + to, out_step, added, job)
 
 
 @njit
@@ -205,9 +116,9 @@ def _sliding_rows(rows, columns, sizes, item, image, out, residual, channels, jo
                 to = (row * columns + column) * one + ahead
                 added = residual + to if residual else 0
                 if channels > 1:
-                    _sliding_tile_together(positions, vectors, line, one, out + to, one, added, own)
+                    sliding_tile_together(positions, vectors, line, one, out + to, one, added, own)
                 else:
-                    _sliding_tile(positions, vectors, line, one, out + to, one, added, own)
+                    sliding_tile(positions, vectors, line, one, out + to, one, added, own)
 
 
 @njit
@@ -270,19 +181,6 @@ def convolve(first, end, layer, images, out, residual, sample):
             channel += channels
 
 
-@njit(forceinline=True)
-def _product_tile(outputs, vectors, images, step, weights, apart, count, bias, bounds, out):
-    if outputs > 1:
-        if vectors == 2:
-            _p82(images, step, weights, apart, count, bias, bounds, out, step)
-        else:
-            _p81(images, step, weights, apart, count, bias, bounds, out, step)
-    elif vectors == 2:
-        _p12(images, step, weights, apart, count, bias, bounds, out, step)
-    else:
-        _p11(images, step, weights, apart, count, bias, bounds, out, step)
-
-
 @njit
 def multiply(first, end, layer, images, out, sample):
     """Write outputs `first` to `end` of a linear layer, from address to address."""
@@ -295,27 +193,10 @@ def multiply(first, end, layer, images, out, sample):
         ahead = min(start, step - length)
         for begin in range(first, end, outputs):
             output = min(begin, end - outputs)
-            _product_tile(
+            product_tile(
                 outputs, length // _BYTES, images + ahead, step, layer.weights + output * apart, apart,
                 count, layer.bias + output * item, bounds, out + output * step + ahead,
             )  # fmt: skip
-
-
-@njit(forceinline=True)
-def _pool_window(is_max, vectors, image, row_step, column_step, rows, columns, out, sample):
-    if is_max:
-        if vectors == 4:
-            _max4(image, row_step, column_step, rows, columns, out, sample)
-        elif vectors == 2:
-            _max2(image, row_step, column_step, rows, columns, out, sample)
-        else:
-            _max1(image, row_step, column_step, rows, columns, out, sample)
-    elif vectors == 4:
-        _mean4(image, row_step, column_step, rows, columns, out, sample)
-    elif vectors == 2:
-        _mean2(image, row_step, column_step, rows, columns, out, sample)
-    else:
-        _mean1(image, row_step, column_step, rows, columns, out, sample)
 
 
 @njit
@@ -333,7 +214,7 @@ def pool(first, end, layer, images, out, sample):
                 to = (channel * len(rows) + down) * len(columns) + right
                 for start in range(0, batch, vectors * lanes):
                     ahead = min(start, batch - vectors * lanes) * sample.itemsize
-                    _pool_window(
+                    pool_window(
                         layer.kind == MAX_POOL, vectors, images + corner * one + ahead, width * one, one,
                         rows[down, 1] - rows[down, 0], columns[right, 1] - columns[right, 0],
                         out + to * one + ahead, sample,

@@ -25,8 +25,9 @@ from torch.nn.functional import pad
 
 from hgsr_lite.fast.cpu.layout import batch_innermost, sample_of
 from hgsr_lite.fast.cpu.living_layers import Prepared, layer_of
-from hgsr_lite.fast.cpu.living_loops import CONVOLUTION, SLIDING, TOGETHER
+from hgsr_lite.fast.cpu.living_loops import CONVOLUTION
 from hgsr_lite.fast.cpu.living_tile import lanes
+from hgsr_lite.fast.cpu.living_tile_shapes import SLIDING, TOGETHER
 from hgsr_lite.fast.living import LivingKernels, Window, empty_images
 
 _CACHE_BYTES = 1 << 18  # what may be read between two rows of one output channel
