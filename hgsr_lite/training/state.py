@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from hgsr_lite.training.checkpoint import fingerprint
 from hgsr_lite.training.dying import warn_of_death
 from hgsr_lite.training.history import History
 from hgsr_lite.training.measurement import evaluate
+from hgsr_lite.training.recorded import RecordedPasses
 from hgsr_lite.training.settings import Settings
 from hgsr_lite.zeros import sparsity
 
@@ -57,6 +59,8 @@ class TrainingState:
             raise ValueError("proximal=True needs a regularizer: there is nothing to take the step for")
         self.model, self.data, self.regularizer, self.settings = model, data, regularizer, settings
         self.optimizer = settings.make_optimizer(model.parameters())
+        run = partial(_forward_and_backward, model, self.optimizer, settings)
+        self._passes = RecordedPasses(model, run, data.device)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.history = History()
         self.epoch = 0
@@ -189,18 +193,14 @@ class TrainingState:
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One training step; return the batch's mean loss and the penalty."""
-        self.optimizer.zero_grad()
-        with self.settings.autocast(images.device):
-            scores = self.model(images)
-        loss = cross_entropy(scores.to(sum_dtype(scores.dtype)), labels)
-        loss.backward()
-        term = torch.zeros_like(loss.detach())
+        loss = self._passes(images, labels)
+        term = torch.zeros_like(loss)
         if self.regularizer is not None and not self.settings.proximal:
             term = self.regularizer.add_gradient_()
         self.optimizer.step()
         if self.settings.proximal:
             self.take_proximal_step(self.optimizer.param_groups[0]["lr"], loss, term)
-        return loss.detach(), term
+        return loss, term
 
     def take_proximal_step(self, lr: float, loss: Tensor, term: Tensor) -> None:
         """The regularizer's proximal step; weights that are no numbers raise what `diverged` makes."""
@@ -241,3 +241,15 @@ class TrainingState:
             f"strength up (warmup=0.5){precision}",
             self.history,
         )
+
+
+def _forward_and_backward(
+    model: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, images: Tensor, labels: Tensor
+) -> Tensor:
+    """The batch's mean loss; its gradient stands in the parameters."""
+    optimizer.zero_grad()
+    with settings.autocast(images.device):
+        scores = model(images)
+    loss = cross_entropy(scores.to(sum_dtype(scores.dtype)), labels)
+    loss.backward()
+    return loss.detach()
