@@ -116,8 +116,12 @@ def _processor() -> str:
 
 @lru_cache(maxsize=1)
 def _commit() -> str:
-    """The commit that the package was imported from, with a plus if files were changed since; or nothing."""
-    ask = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    return commit_of(Path(__file__).parents[1])
+
+
+def commit_of(package: Path) -> str:
+    """The commit that a package lies at, with a plus if files in it were changed since; or nothing."""
+    ask = partial(subprocess.run, cwd=package, capture_output=True, text=True, check=True)
     try:
         commit = ask(["git", "rev-parse", "--short=10", "HEAD"]).stdout.strip()
         return commit + "+" * bool(ask(["git", "status", "--porcelain", "--", "."]).stdout)

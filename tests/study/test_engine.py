@@ -19,7 +19,7 @@ from distributed import LocalCluster
 
 from hgsr_lite.study.command import add_arguments, carry_out
 from hgsr_lite.study.engine import make_all
-from hgsr_lite.study.job import Job, WrongVersionsError, make_run, versions
+from hgsr_lite.study.job import Job, WrongVersionsError, commit_of, make_run, versions
 from hgsr_lite.study.runs import RunFolder
 from hgsr_lite.study.study import Study
 
@@ -319,3 +319,21 @@ def test_a_diverged_run_is_recorded_with_its_reason(plain):
     assert len(diverged) == 2
     assert all("lower the strength" in record["ended"] for record in diverged)
     assert diverged[0]["metrics"].keys() == {"calibrated strength"}
+
+
+def test_a_commit_has_a_plus_wherever_in_the_package_a_file_was_changed(tmp_path):
+    """Training decides a run as much as the study's own files do."""
+    package = tmp_path / "package"
+    (package / "training").mkdir(parents=True)
+    (package / "training" / "loop.py").write_text("first")
+    (tmp_path / "README.md").write_text("first")
+    assert commit_of(package) == ""
+    who = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "first"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    commit = commit_of(package)
+    assert re.fullmatch(r"[0-9a-f]{10}", commit)
+    (tmp_path / "README.md").write_text("changed beside the package")
+    assert commit_of(package) == commit
+    (package / "training" / "loop.py").write_text("changed")
+    assert commit_of(package) == f"{commit}+"

@@ -18,7 +18,9 @@ from hgsr_lite.training.recipe import ALIKE_IN_BOTH_GROUPINGS, Cut, Penalised
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 NETWORKS = {"alexnet": "AlexNet", "vgg11": "VGG11", "resnet18": "ResNet18"}
-AT_ONCE = 8
+AT_ONCE = 24
+PLAYED_BACK = "5da3b91cb0"
+"""The commit of the runs that were made 24 at once, with passes that are played back."""
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +78,19 @@ def on_the_gpu(network: str) -> pd.DataFrame:
 
 
 def test_what_is_said_of_the_cost_is_computed_from_the_committed_tables(said):
-    runs, hours = 0, 0.0
+    made, runs, hours = 0, 0, 0.0
     for network, title in NETWORKS.items():
         recorded = on_the_gpu(network)
-        seconds = recorded.loc[~recorded["proximal"], "seconds"]
+        recorded = recorded[recorded["commit"] == PLAYED_BACK]
+        assert not recorded["proximal"].any()
+        seconds = recorded["seconds"]
         planned = len(read_grid(file_of(network)).recipes)
         cost = planned * 5 * seconds.mean() / 3600
         assert f"| {title} | {len(seconds)} | {seconds.mean():.0f} | {cost:.0f} |" in said
         assert f"{planned} runs a network" in said
-        runs, hours = runs + planned, hours + cost
+        made, runs, hours = made + len(seconds), runs + planned, hours + cost
+    assert f"seconds of {made} runs of 20 epochs" in said
     assert f"{runs:,} in all" in said
-    assert f"Together {hours:.0f} hours of runs; with eight at once" in said
-    assert f"what was recorded, {hours / AT_ONCE:.0f} hours" in said
-    assert on_the_gpu("resnet18")["penalty"].isna().all(), "dense and cuts alone"
-    by_step = on_the_gpu("alexnet").groupby("proximal")["seconds"].mean()
-    assert f"on AlexNet they took {by_step[True] / by_step[False]:.1f} times as long" in said
+    assert f"Together {hours:.0f} hours of runs; with 24 at once, {hours / AT_ONCE:.0f} hours" in said
+    proximal = on_the_gpu("alexnet").query("proximal")["seconds"]
+    assert f"took {proximal.min():.0f} to {proximal.max():.0f} s" in said

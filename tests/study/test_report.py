@@ -18,7 +18,15 @@ from hgsr_lite.study.intervals import confidence_half_width
 from hgsr_lite.study.report import PATH, accuracy_at, differences, page, prepared, report
 from hgsr_lite.study.study import Study
 from hgsr_lite.study.tables import believed_rows, read_rows, read_table, with_paths
-from hgsr_lite.study.verdicts import GOALS, LOSS_ALLOWED, TUNED, against_plain, choices, on_paths
+from hgsr_lite.study.verdicts import (
+    GOALS,
+    LOSS_ALLOWED,
+    QUESTIONS,
+    TUNED,
+    against_plain,
+    choices,
+    on_paths,
+)
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
@@ -176,6 +184,8 @@ def the(table: pd.DataFrame, **names) -> pd.Series:
 FEATURE = {"grouping": "feature", "step": "proximal"}
 NEURON = {"grouping": "neuron", "step": "proximal"}
 BY_CHANNEL = {"grouping": "feature", "step": "cut"}
+BY_FEATURE = {"grouping": "feature", "step": "gradient"}
+BY_NEURON = {"grouping": "neuron", "step": "gradient"}
 
 
 def numbers_of_the_digits(runs: pd.DataFrame) -> set[str]:
@@ -310,18 +320,78 @@ def test_what_the_words_say_without_a_number_holds_too():
     assert (proximal["amount"], gradient["amount"]) == (160, 8)
 
 
-def test_what_is_said_of_cifar10_is_the_table_s():
-    table = read_table(STUDIES / "cifar10_alexnet.csv")
-    runs = prepared(table)
-    runs = runs[runs["seed"] == 0]
+def said_of_cifar10(start: str, end: str) -> str:
+    """The words between two headings of the part about CIFAR-10."""
     text = (STUDIES / "README.md").read_text(encoding="utf-8")
-    section = text.partition("## What CIFAR-10 says so far")[2].partition("**At equal shares")[0]
-    words = " ".join(section.split())
-    assert words.startswith(
-        f"{len(table)} of {len(Study.read(STUDIES / 'cifar10_alexnet.toml').grid.recipes)} runs"
-    )
+    words = text.partition("## What CIFAR-10 says so far")[2].partition("\n## ")[0]
+    return " ".join(words.partition(start)[2].partition(end)[0].split())
+
+
+def test_how_much_of_cifar10_is_made_is_the_tables():
+    table = read_table(STUDIES / "cifar10_alexnet.csv")
+    recipes = Study.read(STUDIES / "cifar10_alexnet.toml").grid.recipes
+    words = said_of_cifar10("\n", "**Three seeds**")
     by_seed = table.groupby("seed").size()
+    assert words.startswith(f"{len(table)} of {len(recipes)} runs")
     assert f"{by_seed[0]} with seed 0, {by_seed[1]} with seed 1, {by_seed[2]} with seed 2" in words
+    planned = pd.DataFrame([{**recipe.fields()} for recipe in recipes])
+    planned, made = (each[each["seed"] <= 2] for each in (planned, table))
+    proximal = [each["proximal"].astype(bool) for each in (planned, made)]
+    assert (~proximal[0]).sum() == (~proximal[1]).sum(), "every path with gradient steps and every cut"
+    assert (
+        f"proximal steps {proximal[1].sum()} of {proximal[0].sum()} runs are made, all with seed 0" in words
+    )
+    assert set(made.loc[proximal[1], "seed"]) == {0}
+
+
+def test_what_three_seeds_of_cifar10_say_is_the_tables():
+    runs = prepared(read_table(STUDIES / "cifar10_alexnet.csv"))
+    words = said_of_cifar10("**Three seeds**", "**Seed 0 alone**")
+    dense = accuracy_of_dense(runs[runs["start"] == "he"])
+    eighty, fifty = (accuracy_at(runs, "dead kernels", [level]) for level in (0.8, 0.5))
+    quarter, half = (accuracy_at(runs, "parameters removed", [level]) for level in (0.25, 0.5))
+    lead = the(differences(runs, "dead kernels", 0.8, "kernel"), method="hsq_gl12", **BY_NEURON)
+    rows = [
+        dense,
+        the(eighty, method="hsq_gl12", **BY_NEURON),
+        the(eighty, method="hsq_gl12", **BY_FEATURE),
+        the(eighty, method="hsqrt_gl12", **BY_NEURON),
+        the(eighty, method="l1", **BY_FEATURE),
+        the(eighty, method="hsqrt_gl", **BY_FEATURE),
+        the(eighty, method="gl12", **BY_FEATURE),
+        the(eighty, method="magnitude", grouping="kernel"),
+        the(fifty, method="hsq_gl", **BY_NEURON),
+        the(fifty, method="hsq_gl12", **BY_NEURON),
+        the(fifty, method="magnitude", grouping="kernel"),
+        the(fifty, method="l1", **BY_FEATURE),
+        the(quarter, method="gl", **BY_NEURON),
+        the(quarter, method="magnitude", grouping="neuron"),
+        the(half, method="hsqrt_gl", **BY_NEURON),
+        the(half, method="gl12", **BY_NEURON),
+        the(half, method="random", grouping="neuron"),
+        the(half, method="magnitude", grouping="neuron"),
+    ]
+    apart = [
+        the(differences(runs, "parameters removed", level, "neuron"), method=method, **BY_NEURON)
+        for level, method in ((0.25, "gl"), (0.5, "hsqrt_gl"))
+    ]
+    said = {percent(row) for row in rows} | {percent(row, "difference") for row in (lead, *apart)}
+    assert set(re.findall(r"\d+\.\d ± \d+\.\d", words)) == said
+    hierarchy = min(against_plain(runs, *question)["p (Holm)"].min() for question in QUESTIONS)
+    luck = [lead["p (Holm)"], *(row["p (Holm)"] for row in apart), hierarchy]
+    assert re.findall(r"(?<=p )0\.\d{3}", words) == [f"{p:.3f}" for p in luck]
+    assert f"all {len(differences(runs, 'dead kernels', 0.8, 'kernel'))} rows of that table" in words
+    for table, first in ((eighty, rows[1]), (quarter, rows[12]), (half, rows[14])):
+        complete = table[table["seeds"] == 3]
+        assert complete.loc[complete["mean"].idxmax(), "mean"] == first["mean"], "highest"
+    for row in rows[8:12]:
+        assert abs(row["mean"] - dense["mean"]) < dense["±"], "level with dense"
+
+
+def test_what_is_said_of_seed_0_of_cifar10_is_the_table_s():
+    runs = prepared(read_table(STUDIES / "cifar10_alexnet.csv"))
+    runs = runs[runs["seed"] == 0]
+    words = said_of_cifar10("**Seed 0 alone**", "**At equal shares")
     kernels = choices(runs, "dead kernels").iloc[0]
     assert (kernels["method"], kernels["grouping"], kernels["step"]) == ("hsq_gl12", "neuron", "gradient")
     cut = the(runs, method="magnitude", unit="kernel", share=0.8)
@@ -434,19 +504,15 @@ def test_what_cifar10_says_at_equal_shares_of_dead_kernels_is_read_along_the_pat
     cuts = paths[(paths["method"] == "magnitude") & (paths["unit"] == "kernel") & (paths["share"] == 0.8)]
     assert cuts["dead kernels"].between(0.7995, 0.8, inclusive="left").all(), "which the cut just reaches"
     other = along(paths, 0.7995, "gl12", "neuron", "gradient")
-    assert f"`gl12`, neuron-wise, has {100 * other[0]:.1f} and {100 * other[1]:.1f} on seeds 0 and 1" in words
-    assert set(other.index) == {0, 1}
-    assert (other < found["gl12"][[0, 1]]).all()
+    each = [f"{100 * other[seed]:.1f}" for seed in (0, 1, 2)]
+    assert f"`gl12`, neuron-wise, has {each[0]}, {each[1]} and {each[2]}" in words
+    assert (other < found["gl12"]).all()
     assert (found["feature-wise"] < found["penalty"]).all(), "each in its better grouping"
-    units = [
-        max(along(paths, 0.7995, method, unit, "gradient")[0] for unit in ("feature", "neuron"))
-        for method in ("hsq_gl", "hsqrt_gl12", "hsqrt_gl")
-    ]
-    assert max(units) < found["l1"][0], "the hierarchy as such is not ahead"
-    hierarchy = "`hsq_gl` has {:.1f}, `hsqrt_gl12` {:.1f}, `hsqrt_gl` {:.1f}"
-    assert hierarchy.format(*(100 * share for share in units)) in words
-    on_cpu = table["device"].str.startswith("cpu")[table["seed"] == 1]
-    assert f"{(~on_cpu).sum()} from an H200 and {on_cpu.sum()} from a CPU" in words
+    is_cpu = table["device"].str.startswith("cpu")
+    made = {(seed, cpu): int(count) for (seed, cpu), count in table.groupby(["seed", is_cpu]).size().items()}
+    by_gpu, by_cpu = ([made[seed, cpu] for seed in (1, 2)] for cpu in (False, True))
+    machines = f"{by_gpu[0]} and {by_gpu[1]} from an H200, {by_cpu[0]} and {by_cpu[1]} from a CPU"
+    assert machines in words
 
 
 def test_what_new_seeds_say_of_the_lead_is_the_table_s():
@@ -470,24 +536,49 @@ def test_what_new_seeds_say_of_the_lead_is_the_table_s():
     assert f"| {'; '.join(points)} | {'; '.join(luck)} | {below} (" in page
 
 
-def test_what_is_said_of_the_other_networks_on_cifar10_is_the_tables():
-    text = (STUDIES / "README.md").read_text(encoding="utf-8")
-    words = " ".join(text.partition("**A wider network**")[2].partition("**One fraction")[0].split())
-    for name in ("vgg11", "resnet18"):
-        study = Study.read(STUDIES / f"cifar10_{name}.toml")
-        assert f"{len(read_table(study.table))} of {len(study.grid.recipes)} runs" in words
-    runs = prepared(read_table(STUDIES / "cifar10_vgg11.csv"))
-    assert set(runs["seed"]) == {0}
+def test_what_is_said_of_vgg11_on_cifar10_is_the_tables():
+    study = Study.read(STUDIES / "cifar10_vgg11.toml")
+    runs = prepared(read_table(study.table))
+    words = said_of_cifar10("**A wider network**", "**One fraction")
+    assert f"{len(runs)} of {len(study.grid.recipes)} runs" in words
+    made = runs[runs["fraction"].notna()].groupby("seed").size().to_dict()
+    assert made == {0: 36, 1: 18}, "complete, and half"
     assert f"{int(runs['parameters'].iloc[0]):,} parameters" in words
-    cuts = runs[(runs["method"] == "magnitude") & (runs["unit"] == "kernel")]
-    penalty = runs[runs["method"] == "hsq_gl12"]
-    assert set(penalty["fraction"]) == {0.03, 0.1}
-    assert set(runs[~runs["device"].str.startswith("NVIDIA")]["fraction"]) == {0.1}, "on a CPU"
-    residual = prepared(read_table(STUDIES / "cifar10_resnet18.csv"))
-    assert the(residual, method="hsq_gl12")["dead kernels"] < 0.25, "few"
-    said = [the(runs, method="dense")[TUNED[1]], *cuts[TUNED[1]], 0.8, 0.9]
-    said += [*penalty[TUNED[1]], *penalty["dead kernels"]]
-    assert set(re.findall(r"\d+\.\d(?!\d)", words)) == {f"{100 * share:.1f}" for share in said}
+    narrow = read_table(STUDIES / "cifar10_alexnet.csv")["parameters"].iloc[0]
+    assert round(runs["parameters"].iloc[0] / narrow) == 10, "ten times AlexNet's parameters"
+    dense = runs[runs["method"] == "dense"].set_index("seed")[TUNED[1]]
+    ways = {name: way for name, way in WAYS_ON_CIFAR10.items() if name != "gl12"}
+    rows = re.findall(r"\| (\d\d)\.0 % \| (\d) \| ((?:[\d.]+(?: \| )?){5}) \|", words)
+    assert [(share, seed) for share, seed, _ in rows] == [("80", "0"), ("80", "1"), ("90", "0"), ("90", "1")]
+    for share, seed, said in rows:
+        level = int(share) / 100 - 0.0005
+        found = [along(on_paths(runs), level, *way)[int(seed)] for way in ways.values()]
+        assert said.split(" | ") == [f"{100 * number:.1f}" for number in (dense[int(seed)], *found)]
+        cut, penalty = found[0], max(found[2:])
+        assert abs(cut - penalty) < 0.01 if share == "80" else penalty > cut + 0.08
+    row = the(differences(runs, "dead kernels", 0.8, "kernel"), method="hsq_gl12", **BY_NEURON)
+    page = (STUDIES.parent / "notebooks" / "09_at_paper_scale.ipynb").read_text(encoding="utf-8")
+    assert row["difference"] < 0
+    assert f"{percent(row, 'difference')} points below the cut at 80 % (p {row['p (Holm)']:.3f})" in words
+    assert f"two seeds, 80 % dead | −{percent(row, 'difference')} | {row['p (Holm)']:.3f} |" in page
+    first = runs[runs["seed"] == 0]
+    mild = the(first, method="gl", grouping="feature", fraction=0.01)
+    assert f"`gl`, feature-wise at 0.01, has {100 * mild[TUNED[1]]:.1f}" in words
+    squared = [the(first, method="hsq_gl", grouping="neuron", fraction=f) for f in (0.03, 0.1)]
+    accuracy = [f"{100 * row[TUNED[1]]:.1f}" for row in squared]
+    dead = [f"{100 * row['dead kernels']:.1f} %" for row in squared]
+    assert (
+        f"0.03, {accuracy[0]} with {dead[0]} of the kernels dead, and {accuracy[1]} with {dead[1]} at"
+        in words
+    )
+    removed = accuracy_at(first, "parameters removed", [0.5, 0.75])
+    for level in (0.5, 0.75):
+        here = removed[(removed["level"] == level) & removed["mean"].notna()].sort_values("mean")
+        best = here[here["step"] == "gradient"].iloc[-1]
+        assert (here.iloc[-1]["method"], here.iloc[-1]["grouping"]) == ("magnitude", "neuron")
+        assert (best["method"], best["grouping"]) == ("gl12", "feature")
+        assert f"{100 * here.iloc[-1]['mean']:.1f} with " in words
+        assert f"{100 * best['mean']:.1f})" in words
 
 
 def test_what_is_said_of_three_seeds_of_cifar10_is_the_table_s():
