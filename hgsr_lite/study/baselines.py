@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hgsr_lite.arguments import check_share, choose
 from hgsr_lite.groups import GROUPINGS, kernel_stack
@@ -58,6 +58,18 @@ def zero_lowest_(
         stack[rank < limit] = 0.0
 
 
+class _Mask:
+    """A hook that keeps a gradient where a weight may move."""
+
+    repeats_itself = True  # so that passes may be recorded: it does the same in every step
+
+    def __init__(self, moves: Tensor) -> None:
+        self.moves = moves
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        return gradient * self.moves
+
+
 @contextmanager
 def held_zeros(model: nn.Module) -> Iterator[None]:
     """While it lasts, convolution weights that are exactly zero when it begins stay zero in training.
@@ -73,8 +85,7 @@ def held_zeros(model: nn.Module) -> Iterator[None]:
     [0.0, 4.0]
     """
     weights = [layer.stored_weight("its zeros cannot be held") for layer in weight_layers(model)]
-    masks = [(weight, weight.detach() != 0) for weight in weights]
-    hooks = [weight.register_hook(lambda gradient, mask=mask: gradient * mask) for weight, mask in masks]
+    hooks = [weight.register_hook(_Mask(weight.detach() != 0)) for weight in weights]
     try:
         yield
     finally:

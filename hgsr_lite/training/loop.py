@@ -66,8 +66,8 @@ def fit(
     `bfloat16` computes forward and backward passes in bfloat16 (weights, gradients and the penalty stay
     float32, measurements too): faster where the processor has instructions for it, else slower. On a CPU it
     can make NaN where images shrink to one pixel before a strided convolution (seen with PyTorch 2.15).
-    On a GPU the passes of a network of PyTorch's modules without hooks are recorded once and played back: the
-    same numbers in a third to a fifth of the time where the network is narrow.
+    On a GPU the passes of a network of PyTorch's modules without hooks are recorded once and played back,
+    which spares a narrow network most of a step's time.
 
     One `seed` makes two runs on a CPU equal bit for bit; a small network trains there on one thread, which is
     several times faster on a busy machine. `checkpoint` names a file that is written, whole or not at all,

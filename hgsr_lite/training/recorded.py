@@ -1,9 +1,8 @@
 """The forward and backward pass of a training step, recorded once on a GPU and then played back.
 
-A narrow network's pass is some hundred launches of a few microseconds each: Python takes longer to ask for
-them than the GPU to do them. A CUDA graph asks for all of them at once, and the numbers are the same. It
-repeats what was launched, though, and no line of Python: so only networks are recorded whose every module is
-known to do the same in every step.
+A narrow network's pass is a row of short launches: Python takes longer to ask for them than the GPU to do
+them. A CUDA graph asks for all of them at once. It repeats what was launched, though, and no line of Python:
+so only networks are recorded whose every module is known to do the same in every step.
 """
 
 from __future__ import annotations
@@ -20,11 +19,15 @@ from torch import Tensor, nn
 Pass = Callable[[Tensor, Tensor], Tensor]
 _HOMES = ("torch.nn.modules.", "torchvision.models.resnet", "hgsr_lite.models")
 _BEFORE_RECORDING = 3  # passes of each shape: what PyTorch and its libraries set up at first is no part of it
+_MOST_SHAPES = 4  # full batches and a smaller last one, in training and in fine-tuning; each keeps its memory
 _LOG = logging.getLogger(__name__)
 
 
 def repeats_itself(model: nn.Module) -> bool:
-    """Whether every module is PyTorch's or this package's as it is, without a hook or a computed weight.
+    """Whether a pass of this network launches the same in every step, as far as its parts tell.
+
+    Its modules are those of `torch.nn`, of this package's networks or of torchvision's ResNets as they are,
+    without hooks and without computed weights; a hook of a parameter says of itself that it `repeats_itself`.
 
     >>> repeats_itself(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
     True
@@ -36,15 +39,33 @@ def repeats_itself(model: nn.Module) -> bool:
     >>> repeats_itself(nn.Sequential(nn.Conv2d(1, 2, 3), Counting()))
     False
     """
-    return all(
+    return all(map(_module_repeats_itself, model.modules())) and all(
+        getattr(hook, "repeats_itself", False) for hook in _tensor_hooks(model)
+    )
+
+
+def _module_repeats_itself(module: nn.Module) -> bool:
+    averages_all = (
+        getattr(module, "track_running_stats", False) and module.momentum is None
+    )  # counts in Python
+    return (
         type(module).__module__.startswith(_HOMES)
         and "forward" not in vars(module)
+        and not averages_all
         and not module._forward_hooks
         and not module._forward_pre_hooks
         and not module._backward_hooks
         and not module._backward_pre_hooks
-        for module in model.modules()
     )
+
+
+def _tensor_hooks(model: nn.Module) -> list[Callable]:
+    return [
+        hook
+        for parameter in model.parameters()
+        for hooks in (parameter._backward_hooks, parameter._post_accumulate_grad_hooks)
+        for hook in (hooks or {}).values()
+    ]
 
 
 @dataclass(eq=False)
@@ -63,8 +84,9 @@ class RecordedPasses:
     """`run(images, labels)` returns the loss and leaves new gradients in the model's parameters.
 
     Called in its place, this does the same, and from the fourth batch of a shape on it plays the pass back
-    where that is safe: on a GPU, for a model that `repeats_itself` and whose weights lie where they lay. If
-    recording fails, the log says why, and the passes go on as they are.
+    where that is safe: on a GPU with room, for a model that `repeats_itself`, and until a weight is moved,
+    frozen or given a hook. What a module's attributes say is taken to stay as it is. If recording fails, the
+    log says why, and the passes go on as they are.
     """
 
     def __init__(self, model: nn.Module, run: Pass, device: torch.device) -> None:
@@ -78,9 +100,12 @@ class RecordedPasses:
         """The loss of one batch; the gradients stand in the parameters' `.grad`."""
         if not self._may_record:
             return self.run(images, labels)
-        shape = (images.shape, images.stride(), images.dtype)
+        shape = (images.shape, images.stride(), images.dtype, labels.shape)
         recording = self._recordings.get(shape)
-        if recording is None or recording.form != self._form():
+        if recording is not None and recording.form != self._form():
+            del self._recordings[shape]
+            self._seen[shape], recording = 0, None
+        if recording is None:
             recording = self._record_in_time(shape, images, labels)
         if recording is None:
             with self._on_a_stream_beside():
@@ -93,28 +118,40 @@ class RecordedPasses:
         return [
             [(parameter.data_ptr(), parameter.requires_grad) for parameter in model.parameters()],
             [*map(Tensor.data_ptr, model.buffers())],
-            [module.training for module in model.modules()],
+            [(id(module), module.training) for module in model.modules()],
+            [*map(id, _tensor_hooks(model))],
         ]
 
     def _record_in_time(self, shape: tuple, images: Tensor, labels: Tensor) -> _Recording | None:
-        self._recordings.pop(shape, None)
+        """Record a shape that was seen often enough, if it may be and there is room."""
         self._seen[shape] += 1
-        if self._seen[shape] <= _BEFORE_RECORDING:
+        if self._seen[shape] <= _BEFORE_RECORDING or len(self._recordings) == _MOST_SHAPES:
+            return None
+        if not (repeats_itself(self.model) and self._has_room()):
             return None
         try:
             recording = self._recordings[shape] = self._record(images.clone(), labels.clone())
         except RuntimeError as error:
             self._may_record = False
+            self._recordings.clear()
             _LOG.warning("training: passes are not recorded (%s)", str(error).partition("\n")[0])
             return None
         return recording
+
+    def _has_room(self) -> bool:
+        """A recording keeps what its pass needs, beside what other passes need: only where plenty is free."""
+        device = self._beside.device
+        free, _ = torch.cuda.mem_get_info(device)
+        return free > 2 * torch.cuda.memory_reserved(device)
 
     def _record(self, images: Tensor, labels: Tensor) -> _Recording:
         # What a graph writes must be its own: gradients that are there already would be added to.
         self.model.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._beside, capture_error_mode="thread_local"):
-            loss = self.run(images, labels)
+        # A recording that fails does not put the stream back in every version of PyTorch; this does.
+        with torch.cuda.stream(torch.cuda.current_stream(self._beside.device)):  # noqa: SIM117
+            with torch.cuda.graph(graph, stream=self._beside, capture_error_mode="thread_local"):
+                loss = self.run(images, labels)
         gradients = [parameter.grad for parameter in self.model.parameters()]
         return _Recording(graph, images, labels, loss, gradients, self._form())
 
@@ -131,6 +168,8 @@ class RecordedPasses:
         """Run on the stream that records: what autograd keeps between steps belongs to one stream."""
         here = torch.cuda.current_stream(self._beside.device)
         self._beside.wait_stream(here)
-        with torch.cuda.stream(self._beside):
-            yield
-        here.wait_stream(self._beside)
+        try:
+            with torch.cuda.stream(self._beside):
+                yield
+        finally:
+            here.wait_stream(self._beside)

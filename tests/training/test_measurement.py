@@ -9,6 +9,8 @@ import torch
 
 import hgsr_lite as hg
 from hgsr_lite.removal.cost import latency, macs
+from hgsr_lite.training import Settings, evaluate
+from hgsr_lite.training.settings import quick
 
 pytestmark = pytest.mark.trains
 
@@ -32,3 +34,31 @@ def test_a_network_in_training_with_a_frozen_batch_norm_is_left_as_it_was(measur
     measure(model, data)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="no oneDNN here: images stay as they are"
+)
+def test_colour_images_are_shown_channels_last_and_grey_ones_as_they_are():
+    """The format that takes a network least time, in training and in measuring; values stay what they are."""
+    seen = []
+    model = hg.build_model("alexnet", in_channels=3, num_classes=10, seed=0)
+    model.register_forward_pre_hook(lambda _, images: seen.append(images[0]))
+    images = torch.randn(20, 3, 16, 16)
+    evaluate(model, hg.Split(images, torch.arange(20) % 10))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(seen[0], images)
+    assert torch.equal(Settings().as_wanted(images), images)
+    assert Settings().as_wanted(images).is_contiguous(memory_format=torch.channels_last)
+    grey = torch.randn(20, 1, 16, 16)
+    assert quick(grey) is grey
+    rows = torch.randn(20, 3, 16)
+    assert quick(rows) is rows
+
+
+def test_the_format_of_the_images_moves_scores_by_no_more_than_rounding():
+    images = torch.randn(8, 3, 32, 32)
+    for name in ("alexnet", "vgg11", "resnet18"):
+        model = hg.build_model(name, in_channels=3, num_classes=10, seed=0).double().eval()
+        with torch.no_grad():
+            assert torch.allclose(model(quick(images.double())), model(images.double()), rtol=1e-9)
