@@ -34,7 +34,7 @@ from hgsr_lite.training import Penalised, Recipe, Settings
 
 TRAINING = {"epochs": 4, "lr": 0.02, "batch_size": 64, "augment": True}
 PRECISIONS = {"engine": False, "engine in bfloat16": True}
-ROUNDS = 3
+ROUNDS = 6
 RESULTS = Path(__file__).parent / "results" / "cpu"
 IMAGES = 3000
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +192,13 @@ def test_what_is_said_of_runs_an_hour_is_the_measurement_s():
         ratios = [found[name] for name in ("ratio", "ratio in bfloat16") if name in found]
         for numbers in [*shown, *([f"{ratio:.2f}" for ratio in sorted(each)] for each in ratios)]:
             assert f"{numbers[0]} to {numbers[-1]}" in said
+        if len(ratios) == 2:
+            single, half = (statistics.median(each) for each in ratios)
+            assert f"(median of six rounds {single:.2f})" in said
+            assert f"({half:.2f})" in said
+            assert sum(ratio >= 3 for ratio in ratios[0]) == 2, "in float32 in two rounds of six"
+            assert len(ratios[0]) == 6
+            assert half >= 3, "reached in bfloat16"
 
 
 def test_what_is_said_of_the_engine_s_overhead_is_the_measurement_s():
