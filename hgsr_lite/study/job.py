@@ -182,6 +182,7 @@ def make_run(recipe: Recipe, data: Data) -> dict[str, Any]:
     ('finished', 56554, 1)
     """
     started = time.perf_counter()
+    where = environment(data.device)  # first: in a process that lives long the files may be others at the end
     record: dict[str, Any] = {"ended": FINISHED, "metrics": {}, "layers": {}, "epochs": []}
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the history's notes say the same
@@ -191,7 +192,7 @@ def make_run(recipe: Recipe, data: Data) -> dict[str, Any]:
             record["ended"] = f"diverged: {error.reason}"
             record["epochs"] = error.history.records
     record["seconds"] = round(time.perf_counter() - started, 2)
-    return {**record, "environment": environment(data.device)}
+    return {**record, "environment": where}
 
 
 def network_of(recipe: Recipe, data: Data) -> nn.Module:
