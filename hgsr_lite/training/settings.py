@@ -90,8 +90,8 @@ class Settings:
 def quick(images: Tensor) -> Tensor:
     """Images in the memory format that float32 networks take least time with: on a CPU, channels last.
 
-    Max-pools above all: PyTorch's take five to twenty times as long over images that lie channel by channel
-    (measured, 8 to 64 channels). Grey images are the same in both formats, and stay as they are.
+    Max-pools gain most (`benchmarks/formats.py`). Grey images are the same in both formats, and stay as they
+    are.
     """
     if images.device.type != "cpu" or images.ndim != 4 or not torch.backends.mkldnn.is_available():
         return images

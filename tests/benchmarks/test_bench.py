@@ -201,6 +201,19 @@ def test_what_is_said_of_runs_an_hour_is_the_measurement_s():
             assert half >= 3, "reached in bfloat16"
 
 
+def test_what_is_said_of_the_memory_format_is_the_table_s():
+    said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    table = pd.read_csv(REPOSITORY / "benchmarks" / "results" / "cpu" / "formats.csv")
+    last = table[table["variant"] == "channels last"]
+    times = last.set_index(["of", "images"])["times channel by channel"]
+    assert (
+        f"{times['alexnet', 64]:.2f} times as fast with AlexNet at batch 64, {times['alexnet', 128]:.2f} at 128, "
+        f"{times['vgg11', 128]:.2f} with VGG11 and {times['resnet18', 128]:.2f} with ResNet18 at 128" in said
+    )
+    pools = last.loc[last["what"] == "max-pool", "times channel by channel"]
+    assert f"{pools.min():.1f} to {pools.max():.1f} times with their gradient" in said
+
+
 def test_what_is_said_of_the_engine_s_overhead_is_the_measurement_s():
     said = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
     place = REPOSITORY / "benchmarks" / "results" / "cpu" / "overhead.json"
