@@ -19,14 +19,14 @@ from torch.nn.functional import max_pool2d
 
 from benchmarks.measurements import Row, interleaved, random_images, rows_of
 from hgsr_lite.training import Penalised, Recipe, Settings, TrainingState, one_thread
-from hgsr_lite.training.settings import quick
+from hgsr_lite.training.settings import in_quick_format
 
 ROUNDS = 15
 NETWORKS = (("alexnet", 64), ("alexnet", 128), ("vgg11", 128), ("resnet18", 128))
 POOLED = ((64, 8, 32, 32), (64, 24, 16, 16), (128, 48, 8, 8), (128, 64, 16, 16))
 FORMATS: dict[str, Callable[[Tensor], Tensor]] = {
     "channel by channel": lambda images: images,
-    "channels last": quick,
+    "channels last": in_quick_format,
 }
 
 

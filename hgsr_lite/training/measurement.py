@@ -13,7 +13,7 @@ from hgsr_lite.computed_weights import plain_copy
 from hgsr_lite.data import Data, Split, check_data
 from hgsr_lite.layers import check_model
 from hgsr_lite.training.history import TestResult
-from hgsr_lite.training.settings import quick
+from hgsr_lite.training.settings import in_quick_format
 from hgsr_lite.zeros import sparsity, zero_below_
 
 _BATCH = 1000
@@ -54,7 +54,7 @@ def evaluate(model: nn.Module, split: Split) -> tuple[float, float]:
     loss, right = 0.0, 0
     with eval_mode(model):
         for images, labels in zip(split.images.split(_BATCH), split.labels.split(_BATCH), strict=True):
-            scores = model(quick(images))
+            scores = model(in_quick_format(images))
             loss += cross_entropy(scores, labels, reduction="sum").item()
             right += int((scores.argmax(1) == labels).sum())
     return loss / len(split.labels), right / len(split.labels)

@@ -80,14 +80,16 @@ class Settings:
 
     def as_wanted(self, images: Tensor) -> Tensor:
         """Images in the memory format that training is fastest with."""
-        return images.contiguous(memory_format=torch.channels_last) if self.bfloat16 else quick(images)
+        return (
+            images.contiguous(memory_format=torch.channels_last) if self.bfloat16 else in_quick_format(images)
+        )
 
     def lr_in(self, epoch: int) -> float:
         """The authors' schedule: times 0.2 after each third of the run; epochs count from 1."""
         return self.lr * 0.2 ** (3 * (epoch - 1) // self.epochs)
 
 
-def quick(images: Tensor) -> Tensor:
+def in_quick_format(images: Tensor) -> Tensor:
     """Images in the memory format that float32 networks take least time with: on a CPU, channels last.
 
     Max-pools gain most (`benchmarks/formats.py`). Grey images are the same in both formats, and stay as they

@@ -10,7 +10,7 @@ import torch
 import hgsr_lite as hg
 from hgsr_lite.removal.cost import latency, macs
 from hgsr_lite.training import Settings, evaluate
-from hgsr_lite.training.settings import quick
+from hgsr_lite.training.settings import in_quick_format
 
 pytestmark = pytest.mark.trains
 
@@ -51,9 +51,9 @@ def test_colour_images_are_shown_channels_last_and_grey_ones_as_they_are():
     assert torch.equal(Settings().as_wanted(images), images)
     assert Settings().as_wanted(images).is_contiguous(memory_format=torch.channels_last)
     grey = torch.randn(20, 1, 16, 16)
-    assert quick(grey) is grey
+    assert in_quick_format(grey) is grey
     rows = torch.randn(20, 3, 16)
-    assert quick(rows) is rows
+    assert in_quick_format(rows) is rows
 
 
 def test_the_format_of_the_images_moves_scores_by_no_more_than_rounding():
@@ -61,4 +61,4 @@ def test_the_format_of_the_images_moves_scores_by_no_more_than_rounding():
     for name in ("alexnet", "vgg11", "resnet18"):
         model = hg.build_model(name, in_channels=3, num_classes=10, seed=0).double().eval()
         with torch.no_grad():
-            assert torch.allclose(model(quick(images.double())), model(images.double()), rtol=1e-9)
+            assert torch.allclose(model(in_quick_format(images.double())), model(images.double()), rtol=1e-9)
