@@ -611,6 +611,34 @@ def test_what_is_said_of_vgg11_on_cifar10_is_the_tables():
     assert f"`hsq_gl` feature-wise, {size:.1f} with {removed:.1f} % (seed 0)" in words
 
 
+def test_what_is_said_of_resnet18_on_cifar10_is_the_tables():
+    study = Study.read(STUDIES / "cifar10_resnet18.toml")
+    runs = prepared(read_table(study.table))
+    words = said_of_cifar10("**ResNet18**", "**One fraction")
+    assert f"{len(runs)} of {len(study.grid.recipes)} runs" in words
+    assert f"{int(runs['parameters'].iloc[0]):,} parameters" in words
+    assert set(runs.loc[runs["fraction"].notna(), "seed"]) == {0}, "of the penalties one seed"
+    runs = runs[runs["seed"] == 0]
+    dense = the(runs, method="dense")
+    furthest = choices(runs, "dead kernels").iloc[0]
+    assert (furthest["method"], furthest["grouping"], furthest["amount"]) == ("gl12", "feature", 0.3)
+    plain, harder = (the(runs, method="gl12", grouping="feature", fraction=f) for f in (0.3, 1))
+    star = the(runs, method="hsq_gl12", grouping="neuron", fraction=1)
+    rival = the(runs, method="l1", fraction=1)
+    cut = the(runs, method="magnitude", unit="kernel", share=0.8)
+    assert harder["dead kernels"] < plain["dead kernels"], "no more dead"
+    assert min(star[TUNED[1]], rival[TUNED[1]]) > dense[TUNED[1]], "more than dense"
+    shares = [
+        plain["dead kernels"],
+        plain["parameters removed"],
+        *(row["dead kernels"] for row in (star, rival, cut)),
+    ]
+    shares += [row[TUNED[1]] for row in (dense, plain, harder, star, rival, cut)]
+    fractions = {f"{plain['fraction']:.1f}"}
+    said = {f"{100 * share:.1f}" for share in shares} | fractions
+    assert set(re.findall(r"\d+\.\d(?!\d)", words)) == said
+
+
 def test_what_is_said_of_three_seeds_of_cifar10_is_the_table_s():
     table = read_table(STUDIES / "cifar10_seeds.csv")
     assert len(table) == len(Study.read(STUDIES / "cifar10_seeds.toml").grid.recipes) == 9
