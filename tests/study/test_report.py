@@ -639,6 +639,40 @@ def test_what_is_said_of_resnet18_on_cifar10_is_the_tables():
     assert set(re.findall(r"\d+\.\d(?!\d)", words)) == said
 
 
+def test_what_is_said_of_mnist_is_the_tables():
+    study = Study.read(STUDIES / "mnist_alexnet.toml")
+    runs = prepared(read_table(study.table))
+    text = (STUDIES / "README.md").read_text(encoding="utf-8")
+    words = " ".join(text.partition("## What MNIST says so far")[2].partition("\n## ")[0].split())
+    assert words.startswith(f"{len(runs)} of {len(study.grid.recipes)} runs of")
+    assert set(runs["seed"]) == {0}
+    assert set(runs["device"]) == {"cpu, one thread"}
+    penalties = runs[runs["fraction"].notna()].groupby(["method", "grouping"])["fraction"].agg(set)
+    assert all(0.1 in made for made in penalties), "every penalty at 0.1"
+    assert {method for (method, _), made in penalties.items() if made != {0.1}} == {"hsq_gl12", "gl12", "l1"}
+    assert "8 epochs and 2 of fine-tuning" in words
+    assert set(zip(runs["epochs"], runs["finetune"], strict=True)) == {(8, 2)}
+    kernels, removed = choices(runs, "dead kernels"), choices(runs, "parameters removed")
+    first, second = kernels.iloc[0], kernels.iloc[1]
+    assert [(row["method"], row["grouping"]) for row in (first, second)] == [
+        ("hsq_gl12", "feature"),
+        ("hsq_gl12", "neuron"),
+    ]
+    dense = the(runs, method="dense")
+    cut = the(runs, method="magnitude", unit="kernel", share=0.8)
+    plain = the(runs, method="gl12", grouping="feature", fraction=0.03)
+    lost = [dense[TUNED[0]] - row[TUNED[0]] for row in (cut, plain)]
+    assert LOSS_ALLOWED < lost[1] < LOSS_ALLOWED + 0.001, "just past the point"
+    most, penalty = removed.iloc[-1], removed.iloc[0]
+    assert (most["method"], most["grouping"], penalty["method"]) == ("magnitude", "feature", "hsq_gl12")
+    assert most["parameters removed"] > penalty["parameters removed"]
+    shares = [dense[TUNED[1]], cut[TUNED[1]], lost[0], plain["dead kernels"], plain[TUNED[1]]]
+    shares += [row[what] for row in (first, second) for what in ("dead kernels", "test accuracy")]
+    shares += [most["parameters removed"], most["test accuracy"], penalty["parameters removed"]]
+    said = {f"{100 * share:.1f}" for share in shares} | {"0.1"}
+    assert set(re.findall(r"\d+\.\d(?!\d)", words)) == said
+
+
 def test_what_is_said_of_three_seeds_of_cifar10_is_the_table_s():
     table = read_table(STUDIES / "cifar10_seeds.csv")
     assert len(table) == len(Study.read(STUDIES / "cifar10_seeds.toml").grid.recipes) == 9
