@@ -19,7 +19,7 @@ from torch import Tensor, nn
 Pass = Callable[[Tensor, Tensor], Tensor]
 _HOMES = ("torch.nn.modules.", "torchvision.models.resnet", "hgsr_lite.models")
 _BEFORE_RECORDING = 3  # passes of each shape: what PyTorch and its libraries set up at first is no part of it
-_MOST_SHAPES = 4  # full batches and a smaller last one, in training and in fine-tuning; each keeps its memory
+_MOST_SHAPES = 4  # full batches, a smaller last one, and some to spare: each keeps memory
 _LOG = logging.getLogger(__name__)
 
 
@@ -45,13 +45,11 @@ def repeats_itself(model: nn.Module) -> bool:
 
 
 def _module_repeats_itself(module: nn.Module) -> bool:
-    averages_all = (
-        getattr(module, "track_running_stats", False) and module.momentum is None
-    )  # counts in Python
+    counts_in_python = getattr(module, "track_running_stats", False) and module.momentum is None
     return (
         type(module).__module__.startswith(_HOMES)
         and "forward" not in vars(module)
-        and not averages_all
+        and not counts_in_python
         and not module._forward_hooks
         and not module._forward_pre_hooks
         and not module._backward_hooks
