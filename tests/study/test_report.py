@@ -649,7 +649,12 @@ def test_what_is_said_of_mnist_is_the_tables():
     assert set(runs["device"]) == {"cpu, one thread"}
     penalties = runs[runs["fraction"].notna()].groupby(["method", "grouping"])["fraction"].agg(set)
     assert all(0.1 in made for made in penalties), "every penalty at 0.1"
-    assert {method for (method, _), made in penalties.items() if made != {0.1}} == {"hsq_gl12", "gl12", "l1"}
+    further = {method: made for (method, _), made in penalties.items() if made != {0.1}}
+    assert further == {key: {0.03, 0.1, 0.3} for key in ("hsq_gl12", "gl12", "l1")}, (
+        "three of them at all three"
+    )
+    cuts = runs[runs["share"].notna()].groupby(["method", "unit"])["share"].nunique()
+    assert cuts.tolist() == [4] * 8, "every cut"
     assert "8 epochs and 2 of fine-tuning" in words
     assert set(zip(runs["epochs"], runs["finetune"], strict=True)) == {(8, 2)}
     kernels, removed = choices(runs, "dead kernels"), choices(runs, "parameters removed")
