@@ -559,14 +559,20 @@ def test_what_new_seeds_say_of_the_lead_is_the_table_s():
     assert f"| {'; '.join(points)} | {'; '.join(luck)} | {below} (" in page
 
 
-def test_what_is_said_of_vgg11_on_cifar10_is_the_tables():
-    study = Study.read(STUDIES / "cifar10_vgg11.toml")
+def begun_on_cifar10(network: str, start: str, end: str) -> tuple[pd.DataFrame, str]:
+    """The runs of a study that is not complete, and the words about it, which say how many there are."""
+    study = Study.read(STUDIES / f"cifar10_{network}.toml")
     runs = prepared(read_table(study.table))
-    words = said_of_cifar10("**A larger network**", "**One fraction")
+    words = said_of_cifar10(start, end)
     assert f"{len(runs)} of {len(study.grid.recipes)} runs" in words
+    assert f"{int(runs['parameters'].iloc[0]):,} parameters" in words
+    return runs, words
+
+
+def test_what_is_said_of_vgg11_on_cifar10_is_the_tables():
+    runs, words = begun_on_cifar10("vgg11", "**A larger network**", "**ResNet18**")
     made = runs[runs["fraction"].notna()].groupby("seed").size().to_dict()
     assert made == {0: 36, 1: 18}, "complete, and half"
-    assert f"{int(runs['parameters'].iloc[0]):,} parameters" in words
     narrow = read_table(STUDIES / "cifar10_alexnet.csv")["parameters"].iloc[0]
     assert round(runs["parameters"].iloc[0] / narrow) == 10, "ten times AlexNet's parameters"
     dense = runs[runs["method"] == "dense"].set_index("seed")[TUNED[1]]
@@ -612,11 +618,7 @@ def test_what_is_said_of_vgg11_on_cifar10_is_the_tables():
 
 
 def test_what_is_said_of_resnet18_on_cifar10_is_the_tables():
-    study = Study.read(STUDIES / "cifar10_resnet18.toml")
-    runs = prepared(read_table(study.table))
-    words = said_of_cifar10("**ResNet18**", "**One fraction")
-    assert f"{len(runs)} of {len(study.grid.recipes)} runs" in words
-    assert f"{int(runs['parameters'].iloc[0]):,} parameters" in words
+    runs, words = begun_on_cifar10("resnet18", "**ResNet18**", "**One fraction")
     assert set(runs.loc[runs["fraction"].notna(), "seed"]) == {0}, "of the penalties one seed"
     runs = runs[runs["seed"] == 0]
     dense = the(runs, method="dense")
