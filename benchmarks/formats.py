@@ -3,8 +3,8 @@
     python -m benchmarks.formats
 
 times a float32 training step of the narrow networks, and max-pools alone, on one thread, on both formats in
-turn (turning the images is part of the time), and writes results/cpu/formats.csv: medians and quartiles.
-Close other programs first; it takes some two minutes.
+turn, and writes results/cpu/formats.csv: medians and quartiles.
+Close other programs first; it takes half a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMATS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def steps(network: str, batch: int) -> dict[str, Callable[[], object]]:
-    """A training step with `hsq_gl12`, on each format."""
+    """A training step with `hsq_gl12`, on each format, turning the images included."""
     data = random_images(256).to("cpu")
     images, labels = data.train.images[:batch], data.train.labels[:batch]
     variants: dict[str, Callable[[], object]] = {}
