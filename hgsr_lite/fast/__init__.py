@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "chain": ["Convolution", "Linear", "Link", "MaxPool", "MeanPool", "prepare_chain", "smallest_batch"],
+        "gpu.copied_prox": ["copied_prox"],
         "gpu.stacked": ["buckets", "send", "stacked_gradient_"],
         "living": [
             "LivingKernels",
@@ -24,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "node": ["term"],
         "operators": ["called_directly", "calls_directly", "has_numba", "living_convolution"],
-        "plain": ["plain_gradient_"],
+        "plain": ["plain_gradient_", "plain_prox_"],
         "plan": ["Plan", "Plans", "make_plan"],
     },
 )

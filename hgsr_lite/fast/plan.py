@@ -12,6 +12,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
+from hgsr_lite.fast.gpu.copied_prox import copied_prox
 from hgsr_lite.fast.gpu.stacked import buckets, stackable, stacked_gradient_
 from hgsr_lite.fast.plain import plain_gradient_, plain_prox_
 from hgsr_lite.groups import Layout
@@ -19,6 +20,7 @@ from hgsr_lite.penalties import Penalty
 
 _DTYPE_OF = attrgetter("dtype")
 _LOG = logging.getLogger(__name__)
+_MOST_COPIED = 1 << 22  # weights; with more, a GPU's own operators may take less time than the way to the CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +108,10 @@ def make_plan(penalty: Penalty, weights: list[Tensor], layouts: list[Layout]) ->
 def plan_for_gpu(penalty: Penalty, weights: list[Tensor], layouts: list[Layout]) -> Plan:
     """One launch where this machine can compile it and its numbers are right, else some twenty operators."""
     plain = plain_plan(penalty, weights, layouts)
+    few = sum(map(Tensor.numel, weights)) <= _MOST_COPIED
+    by_way_of_the_cpu = copied_prox(penalty, weights, layouts) if few else None
+    if by_way_of_the_cpu is not None:
+        plain = replace(plain, take_proximal_step=by_way_of_the_cpu)
     if not stackable(weights, layouts):
         return plain
     tables = buckets(weights, layouts, penalty.grouping)

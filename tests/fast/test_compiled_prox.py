@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hgsr_lite.fast import copied_prox
 from hgsr_lite.fast.cpu.gradient import compiled_work
 from hgsr_lite.fast.cpu.prox import fused_prox_
+from hgsr_lite.fast.plan import plan_for_gpu
 from hgsr_lite.groups import Layout
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.table import PENALTIES
@@ -136,3 +138,28 @@ def test_a_training_like_path_of_small_steps_stays_with_the_readable_version(key
         lowest = objective(penalty, reference, weight, step, 0.0, Layout())
         assert objective(penalty, found, weight, step, 0.0, Layout()) <= lowest * (1 + 1e-10)
         weight = found
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_by_way_of_a_copy_the_step_is_the_same_to_the_last_bit(key):
+    """As on a GPU; there and here, weights that the loops cannot read where they lie are served, too."""
+    penalty, step = Penalty(key, "neuron"), usual_step(key, 0.1)
+    weights = [some_weight(shape, seed, torch.float32) for seed, shape in enumerate(SHAPES)]
+    weights[1] = weights[1].to(memory_format=torch.channels_last)
+    expected = [compiled(penalty, weight.contiguous(), step, 0.01) for weight in weights]
+    take_step = copied_prox(penalty, weights, [Layout()] * len(weights))
+    assert take_step(step, 0.01) == 0
+    assert all(map(torch.equal, weights, expected))
+    assert weights[1].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_by_way_of_a_copy_broken_groups_are_counted_and_left_alone():
+    weight = torch.tensor([[torch.nan, 1.0], [1.0, 2.0]])
+    assert copied_prox(Penalty("gl", "neuron"), [weight], [Layout()])(9.0, 0.0) == 1
+    assert torch.equal(weight.nan_to_num(5.0), torch.tensor([[5.0, 1.0], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("size", "way"), [(2048, "copied_prox_"), (2049, "plain_prox_")])
+def test_many_weights_stay_where_they_are(size, way):
+    plan = plan_for_gpu(Penalty("gl"), [torch.zeros(size, 2048)], [Layout()])
+    assert plan.take_proximal_step.func.__name__ == way

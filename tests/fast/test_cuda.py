@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import hgsr_lite as hg
+from hgsr_lite.fast import plain_prox_
 from hgsr_lite.study.job import Images, _load, fingerprint
 
 pytestmark = pytest.mark.skipif(
@@ -27,6 +28,44 @@ def test_the_penaltys_gradient_is_that_of_the_cpu(model, key, grouping):
     assert values[1] == pytest.approx(values[0], rel=1e-5)
     for one, other in zip(regs[0].layers, regs[1].layers, strict=True):
         assert torch.allclose(one.weight.grad, other.weight.grad.cpu(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("grouping", hg.GROUPINGS)
+@pytest.mark.parametrize("key", hg.PENALTIES)
+def test_the_proximal_step_is_that_of_the_cpu(key, grouping):
+    """The weights go to the CPU's loops and back: to the last bit, in every step."""
+    here = hg.build_model("alexnet", in_channels=3, num_classes=10, seed=0)
+    there = copy.deepcopy(here).cuda()
+    regs = [hg.Regularizer(net, key, grouping=grouping, strength=0.02, l1_mix=0.3) for net in (here, there)]
+    for _ in range(3):
+        for reg in regs:
+            reg.prox_(0.1)
+            with torch.no_grad():
+                for layer in reg.layers:
+                    layer.weight.mul_(1.5)
+    for one, other in zip(regs[0].layers, regs[1].layers, strict=True):
+        assert torch.equal(one.weight, other.weight.cpu())
+
+
+def test_a_step_on_broken_weights_says_how_many_groups_and_leaves_them():
+    model = hg.build_model("digits_cnn", in_channels=1, num_classes=10, seed=0).cuda()
+    reg = hg.Regularizer(model, "gl", grouping="neuron", strength=1e3)
+    weight = reg.layers[1].weight
+    with torch.no_grad():
+        weight[0, 0, 0, 0] = torch.nan
+    before = weight[0].clone()
+    with pytest.raises(FloatingPointError, match="1 groups hold NaN"):
+        reg.prox_(1.0)
+    assert torch.equal(weight[0].nan_to_num(0.5), before.nan_to_num(0.5))
+    assert not weight[1:].any()
+
+
+def test_weights_too_many_for_the_way_to_the_cpu_are_served_where_they_are():
+    weight = torch.nn.Linear(2100, 2100, device="cuda")
+    reg = hg.Regularizer(torch.nn.Sequential(weight), "gl", strength=1.0)
+    assert reg._plan().take_proximal_step.func is plain_prox_
+    reg.prox_(1e-3)
+    assert weight.weight.isfinite().all()
 
 
 @pytest.mark.parametrize("options", [{}, {"augment": True}, {"bfloat16": True}, {"proximal": True}])
