@@ -34,9 +34,7 @@ def copied_prox(
         return None
     if len({weight.device for weight in weights}) > 1:
         return None
-    copies = [
-        torch.empty(weight.shape, dtype=weight.dtype, pin_memory=weight.is_cuda) for weight in weights
-    ]
+    copies = [torch.empty(weight.shape, dtype=weight.dtype, pin_memory=weight.is_cuda) for weight in weights]
     work = gradient.compiled_work(copies, layouts, penalty.grouping) if prox.knows(penalty.spec) else None
     return None if work is None else partial(copied_prox_, penalty, weights, copies, work)
 
