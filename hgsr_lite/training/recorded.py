@@ -146,10 +146,11 @@ class RecordedPasses:
         # What a graph writes must be its own: gradients that are there already would be added to.
         self.model.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
-        # A recording that fails does not put the stream back in every version of PyTorch; this does.
-        with torch.cuda.stream(torch.cuda.current_stream(self._beside.device)):  # noqa: SIM117
-            with torch.cuda.graph(graph, stream=self._beside, capture_error_mode="thread_local"):
-                loss = self.run(images, labels)
+        with (
+            _all_as_before_if_it_fails(self._beside.device),
+            torch.cuda.graph(graph, stream=self._beside, capture_error_mode="thread_local"),
+        ):
+            loss = self.run(images, labels)
         gradients = [parameter.grad for parameter in self.model.parameters()]
         return _Recording(graph, images, labels, loss, gradients, self._form())
 
@@ -171,3 +172,19 @@ class RecordedPasses:
                 yield
         finally:
             here.wait_stream(self._beside)
+
+
+@contextmanager
+def _all_as_before_if_it_fails(device: torch.device) -> Iterator[None]:
+    """Put back what a failed recording leaves behind in some versions of PyTorch.
+
+    That is the stream, and random numbers that wait to be recorded: Dropout would raise from then on. A copy
+    of the generator's state draws the same numbers, and waits for nothing.
+    """
+    with torch.cuda.stream(torch.cuda.current_stream(device)):
+        try:
+            yield
+        except RuntimeError:
+            generator = torch.cuda.default_generators[device.index]
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
