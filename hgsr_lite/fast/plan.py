@@ -20,7 +20,7 @@ from hgsr_lite.penalties import Penalty
 
 _DTYPE_OF = attrgetter("dtype")
 _LOG = logging.getLogger(__name__)
-_MOST_COPIED = 1 << 22  # weights; with more, a GPU's own operators may take less time than the way to the CPU
+_MOST_COPIED = 1 << 20  # weights; with more, a GPU may be quicker by itself: benchmarks/proximal.py
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,8 @@ from benchmarks.measurements import SMALL_AND_LARGE
 from benchmarks.skipping import network_table
 from benchmarks.threads import threads_table
 from benchmarks.worth import COMPARISONS, WAYS, over_seeds, worth_table
+from hgsr_lite.fast.plan import _MOST_COPIED
+from hgsr_lite.study.tables import read_table
 from hgsr_lite.training.threads import WORTH_SHARING, threads_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -213,6 +215,29 @@ def test_what_is_said_of_the_memory_format_is_the_table_s():
     )
     pools = last.loc[last["what"] == "max-pool", "times channel by channel"]
     assert f"{pools.min():.1f} to {pools.max():.1f} times with their gradient" in said
+
+
+def test_what_is_said_of_proximal_steps_on_a_gpu_is_the_tables():
+    results = REPOSITORY / "benchmarks" / "results" / "cuda"
+    table = pd.read_csv(results / "proximal.csv").query("variant == 'by way of the CPU'")
+    text = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    words = text.partition("**Proximal steps on a GPU**")[2].partition("\n\n")[0]
+    ratios = table.groupby("network")["times the GPU's operators"].agg(["min", "max"])
+    for network in ("digits_cnn", "alexnet", "resnet18", "vgg11", "torchvision resnet18"):
+        least, most = ratios.loc[network]
+        assert f"{least:.1f} to {most:.1f}" in words, network
+    alexnet = table[table["network"] == "alexnet"].set_index("penalty")["ms"]
+    assert f"({alexnet['l1']:.2f} ms for `l1`, {alexnet['hsq_gl12']:.2f} for `hsq_gl12`)" in words
+    weights = table.groupby("network")["weights"].first()
+    assert weights["vgg11"] < _MOST_COPIED < weights["torchvision resnet18"]
+    assert f"VGG11's {weights['vgg11'] / 1e3:.0f} thousand weights" in words
+    assert set(table["penalty"]) == set(re.findall(r"`(\w+)`", words.partition("neuron-wise")[0]))
+    runs = read_table(REPOSITORY / "studies" / "cifar10_alexnet.csv")
+    runs = runs[runs["proximal"] & (runs["device"] == "NVIDIA H200")]
+    since = runs["commit"] == "d3c8ed2664"
+    for commits in (~since, since):
+        seconds = runs.loc[commits, "seconds"]
+        assert f"{seconds.min():.0f} to {seconds.max():.0f} s" in words
 
 
 def test_what_is_said_of_the_engine_s_overhead_is_the_measurement_s():
