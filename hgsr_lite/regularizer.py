@@ -228,7 +228,8 @@ class Regularizer:
         with momentum 0.9, a strength acts about ten times weaker here than through `add_gradient_`.
 
         Solves argmin_V 0.5 |V - W|^2 + lr * R(V) for each layer: the l1 part first, then the penalty,
-        which for these penalties is the joint solution. This is what makes weights exactly zero.
+        which for these penalties is the joint solution. This is what makes weights exactly zero. Up to a
+        million weights on a GPU take the step in the CPU's compiled loops and come back.
 
         Raises `ValueError` for a learning rate that is negative or not finite and for a computed weight,
         before anything is changed; `NotFiniteError` (a `FloatingPointError` and a `ValueError`) for weights

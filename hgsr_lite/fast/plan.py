@@ -6,8 +6,9 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,10 +109,7 @@ def make_plan(penalty: Penalty, weights: list[Tensor], layouts: list[Layout]) ->
 def plan_for_gpu(penalty: Penalty, weights: list[Tensor], layouts: list[Layout]) -> Plan:
     """One launch where this machine can compile it and its numbers are right, else some twenty operators."""
     plain = plain_plan(penalty, weights, layouts)
-    few = sum(map(Tensor.numel, weights)) <= _MOST_COPIED
-    by_way_of_the_cpu = copied_prox(penalty, weights, layouts) if few else None
-    if by_way_of_the_cpu is not None:
-        plain = replace(plain, take_proximal_step=by_way_of_the_cpu)
+    plain = replace(plain, take_proximal_step=_ProximalStepOnGpu(penalty, weights, layouts))
     if not stackable(weights, layouts):
         return plain
     tables = buckets(weights, layouts, penalty.grouping)
@@ -131,6 +129,30 @@ def plan_for_gpu(penalty: Penalty, weights: list[Tensor], layouts: list[Layout])
         level = logging.INFO if isinstance(error, ImportError) else logging.WARNING
         _LOG.log(level, "penalty: not in one launch (%s: %s)", type(error).__name__, error)
     return replace(plain, backend="stacked", add_gradient=stacked)
+
+
+class _ProximalStepOnGpu:
+    """A proximal step by way of the CPU where that serves and is quicker, else in the GPU's operators.
+
+    Chosen at the first step: who trains with gradients alone neither compiles nor copies anything.
+    """
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+
+    def __call__(self, step: float, l1_step: float = 0.0) -> int:
+        return self._way(step, l1_step)
+
+    @cached_property
+    def _way(self) -> Callable[[float, float], int]:
+        _, weights, _ = self._parts
+        found = None
+        if sum(map(Tensor.numel, weights)) <= _MOST_COPIED:
+            try:
+                found = copied_prox(*self._parts)
+            except RuntimeError as error:  # no memory of the kind that a GPU reads by itself
+                _LOG.warning("proximal step: not by way of the CPU (%s)", error)
+        return found or partial(plain_prox_, *self._parts)
 
 
 def _distance(one: Callable, other: Callable, weights: list[Tensor]) -> float:

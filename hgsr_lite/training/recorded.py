@@ -179,12 +179,13 @@ def _all_as_before_if_it_fails(device: torch.device) -> Iterator[None]:
     """Put back what a failed recording leaves behind in some versions of PyTorch.
 
     That is the stream, and random numbers that wait to be recorded: Dropout would raise from then on. A copy
-    of the generator's state draws the same numbers, and waits for nothing.
+    of the generator's state draws the same numbers, and waits for nothing. (What else was recorded on this
+    GPU before and draws numbers goes on with the state it knows.)
     """
     with torch.cuda.stream(torch.cuda.current_stream(device)):
         try:
             yield
-        except RuntimeError:
+        except BaseException:  # Ctrl-C too
             generator = torch.cuda.default_generators[device.index]
             generator.graphsafe_set_state(generator.clone_state())
             raise

@@ -233,11 +233,13 @@ def test_what_is_said_of_proximal_steps_on_a_gpu_is_the_tables():
     assert f"VGG11's {weights['vgg11'] / 1e3:.0f} thousand weights" in words
     assert set(table["penalty"]) == set(re.findall(r"`(\w+)`", words.partition("neuron-wise")[0]))
     runs = read_table(REPOSITORY / "studies" / "cifar10_alexnet.csv")
-    runs = runs[runs["proximal"] & (runs["device"] == "NVIDIA H200")]
-    since = runs["commit"] == "d3c8ed2664"
-    for commits in (~since, since):
-        seconds = runs.loc[commits, "seconds"]
-        assert f"{seconds.min():.0f} to {seconds.max():.0f} s" in words
+    runs = runs[runs["device"] == "NVIDIA H200"]
+    session, since = (runs[runs["commit"] == commit] for commit in ("781b40b3d5", "d3c8ed2664"))
+    seconds = {proximal: rows["seconds"] for proximal, rows in session.groupby("proximal")}
+    spans = [f"{each.min():.0f} to {each.max():.0f} s" for each in (*seconds.values(), since["seconds"])]
+    assert f"took {spans[0]} with gradient steps and {spans[1]} with proximal ones" in words
+    assert since["proximal"].all()
+    assert f"those took {spans[2]}" in words
 
 
 def test_what_is_said_of_the_engine_s_overhead_is_the_measurement_s():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hgsr_lite.fast import copied_prox
+from hgsr_lite.fast import copied_prox, plan
 from hgsr_lite.fast.cpu.gradient import compiled_work
 from hgsr_lite.fast.cpu.prox import fused_prox_
-from hgsr_lite.fast.plan import plan_for_gpu
 from hgsr_lite.groups import Layout
 from hgsr_lite.penalties import Penalty
 from hgsr_lite.table import PENALTIES
@@ -159,7 +158,41 @@ def test_by_way_of_a_copy_broken_groups_are_counted_and_left_alone():
     assert torch.equal(weight.nan_to_num(5.0), torch.tensor([[5.0, 1.0], [0.0, 0.0]]))
 
 
-@pytest.mark.parametrize(("size", "way"), [(1024, "copied_prox_"), (1025, "plain_prox_")])
-def test_many_weights_stay_where_they_are(size, way):
-    plan = plan_for_gpu(Penalty("gl"), [torch.zeros(size, 1024)], [Layout()])
-    assert plan.take_proximal_step.func.__name__ == way
+def test_weights_in_one_memory_are_not_copied_apart():
+    """Else each copy would take its step alone, and the last one back would undo the others'."""
+    whole = torch.ones(4, 4)
+    assert copied_prox(Penalty("l1"), [whole[:3], whole[1:]], [Layout()] * 2) is None
+
+
+def test_what_the_compiled_loops_do_not_know_is_not_copied():
+    half, single = torch.zeros(2, 2, dtype=torch.bfloat16), torch.zeros(2, 2)
+    for weights in ([half], [half, single], [single, single.double()]):
+        assert copied_prox(Penalty("gl"), weights, [Layout()] * len(weights)) is None
+
+
+@pytest.mark.parametrize(("size", "calls"), [(1024, 1), (1025, 0)])
+def test_a_gpu_s_step_is_chosen_when_the_first_is_taken_and_many_weights_stay(size, calls, monkeypatch):
+    asked = []
+
+    def recorder(*parts):
+        asked.append(parts)
+        return copied_prox(*parts)
+
+    monkeypatch.setattr(plan, "copied_prox", recorder)
+    weight = torch.ones(size, 1024)
+    take_step = plan.plan_for_gpu(Penalty("l1"), [weight], [Layout()]).take_proximal_step
+    assert not asked, "gradients alone compile and copy nothing"
+    assert take_step(0.25, 0.0) == take_step(0.25, 0.0) == 0
+    assert len(asked) == calls
+    assert (weight == 0.5).all()
+
+
+def test_without_memory_for_the_copies_the_step_is_taken_where_the_weights_are(monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("cannot pin memory")
+
+    monkeypatch.setattr(plan, "copied_prox", fail)
+    weight = torch.ones(2, 2)
+    assert plan.plan_for_gpu(Penalty("l1"), [weight], [Layout()]).take_proximal_step(0.25, 0.0) == 0
+    assert (weight == 0.75).all()
+    assert "cannot pin memory" in caplog.text

@@ -248,9 +248,11 @@ def test_a_pass_that_cannot_be_recorded_leaves_training_as_it_was(replays):
     model.train()
     for _ in range(3):
         state.step(images, labels)
+    drawn = torch.cuda.get_rng_state()
     with pytest.raises(RuntimeError):
         passes._record(images.clone(), labels.clone())
     assert torch.cuda.current_stream() == stream
+    assert torch.equal(torch.cuda.get_rng_state(), drawn), "the same numbers are drawn next"
     assert state.step(images, labels)[0].isfinite()
     assert not replays
 

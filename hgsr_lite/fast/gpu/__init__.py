@@ -1,1 +1,3 @@
-"""All layers in a few operators (`stacked`) or in one launch (`one_launch`, Triton)."""
+"""The gradient of all layers in a few operators (`stacked`) or in one launch (`one_launch`, Triton); the
+proximal step by way of the CPU (`copied_prox`).
+"""

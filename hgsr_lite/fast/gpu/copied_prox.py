@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hgsr_lite.fast.known import DTYPES
 from hgsr_lite.groups import Layout
 from hgsr_lite.penalties import Penalty
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 def copied_prox(
     penalty: Penalty, weights: list[Tensor], layouts: list[Layout]
 ) -> Callable[[float, float], int] | None:
-    """`copied_prox_`, ready for these weights; None where the compiled loops do not serve.
+    """`copied_prox_`, ready for these weights; None where the compiled loops do not serve them.
+
+    They serve weights of one dtype, float32 or float64, on one GPU (or on the CPU), each in a memory of its
+    own: copies of weights that share one would not see each other change.
 
     >>> copied_prox(Penalty("es"), [torch.zeros(2, 2, dtype=torch.float16)], [Layout()]) is None
     True
@@ -32,10 +36,16 @@ def copied_prox(
         from hgsr_lite.fast.cpu import gradient, prox
     except ImportError:
         return None
-    if len({weight.device for weight in weights}) > 1:
+    kinds = {(weight.dtype, weight.device) for weight in weights}
+    memories = {weight.untyped_storage().data_ptr() for weight in weights}
+    dtype, device = next(iter(kinds))
+    alike = len(kinds) == 1 and len(memories) == len(weights)
+    known = device.type in ("cuda", "cpu") and dtype in DTYPES and prox.knows(penalty.spec)
+    if not (alike and known):
         return None
-    copies = [torch.empty(weight.shape, dtype=weight.dtype, pin_memory=weight.is_cuda) for weight in weights]
-    work = gradient.compiled_work(copies, layouts, penalty.grouping) if prox.knows(penalty.spec) else None
+    on_gpu = device.type == "cuda"
+    copies = [torch.empty(weight.shape, dtype=dtype, pin_memory=on_gpu) for weight in weights]
+    work = gradient.compiled_work(copies, layouts, penalty.grouping)
     return None if work is None else partial(copied_prox_, penalty, weights, copies, work)
 
 
