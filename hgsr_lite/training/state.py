@@ -26,6 +26,8 @@ from hgsr_lite.zeros import sparsity
 
 FINISHED = "finished"
 """How a run ended that did not stop early."""
+_GPU_RANDOM = "random on the GPU"
+"""What a GPU's Dropout draws from: kept in the checkpoints of a run on one."""
 
 
 class DivergedError(FloatingPointError):
@@ -70,7 +72,10 @@ class TrainingState:
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs, as tensors and plain values."""
+        device = self.data.device
+        on_gpu = {_GPU_RANDOM: torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
         return {
+            **on_gpu,
             "identity": self.identity(),
             "epoch": self.epoch,
             "model": self.model.state_dict(),
@@ -107,6 +112,8 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["shuffling"])
         torch.set_rng_state(state["random"])
+        if self.data.device.type == "cuda" and _GPU_RANDOM in state:  # not so where it was begun on a CPU
+            torch.cuda.set_rng_state(state[_GPU_RANDOM], self.data.device)
         self.history = History.from_state(state["history"])
         self.epoch = state["epoch"]
 

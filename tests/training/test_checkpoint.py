@@ -14,6 +14,7 @@ import torch
 
 import hgsr_lite as hg
 from hgsr_lite.data import Split
+from hgsr_lite.training import TrainingState
 from hgsr_lite.training import checkpoint as checkpoints
 from hgsr_lite.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -202,3 +203,21 @@ def test_a_checkpoint_without_one_of_its_parts_is_refused_by_name(part, path):
 def test_a_file_without_an_end_is_never_read():
     with pytest.raises(ValueError, match="is no file"):
         load_checkpoint(Path("/dev/zero"), {})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here: nothing was resumed on one")
+def test_a_run_resumed_on_a_gpu_draws_what_it_would_have_drawn():
+    data = hg.load_data("digits", device="cuda", limit=100)
+
+    def a_run():
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64, 10))
+        return TrainingState(network.cuda(), data, None, hg.Settings(epochs=2, batch_size=50))
+
+    first, second = a_run(), a_run()
+    steps = first.train()
+    while not next(steps) >= 0.5:
+        pass
+    kept, drawn = first.state(), torch.rand(9, device="cuda")
+    torch.cuda.manual_seed(7)
+    second.restore(kept)
+    assert torch.equal(torch.rand(9, device="cuda"), drawn)
