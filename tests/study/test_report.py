@@ -710,6 +710,18 @@ def test_what_is_said_of_resnet18_on_cifar10_is_the_tables():
     assert better["dead kernels"].max() < further["dead kernels"].min(), "no penalty as far at such a loss"
     assert f"takes {both(channels, 'parameters removed')} % of the parameters leaves" in words
     assert f"leaves {both(channels, TUNED[1])}." in words
+    made = runs[runs["fraction"].notna()].groupby(["seed", "method"])["fraction"].agg(set)
+    others = {"hsqrt_gl", "hsqrt_gl12", "hsqrt_es", "es", "hsq_es", "l2"}
+    assert set(made[0][list(others)].map(frozenset)) == {frozenset({0.1, 0.3, 1})}
+    assert set(made[1][list(others)].map(frozenset)) == {frozenset({0.1})}
+    rooted = of("hsqrt_gl", "feature", 0.1)
+    assert (
+        f"{both(rooted, 'parameters removed')} % of the parameters gone, at {both(rooted, TUNED[1])};"
+        in words
+    )
+    lasso = paths[paths["method"] == "gl"].sort_values("parameters removed").iloc[-1]
+    at_most = f"more than {100 * lasso['parameters removed']:.1f} %, and there it is down to"
+    assert f"{at_most} {100 * lasso[TUNED[1]]:.1f}." in words
     mild = of("hsq_gl", "neuron", 3)
     assert f"with {both(mild, 'dead kernels')} % dead, reaches {both(mild, TUNED[1])}" in words
     page = notebook("09_at_paper_scale")
