@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torchvision
 from torch import nn
@@ -64,6 +66,16 @@ def rows_of(what: str, seconds: dict[str, np.ndarray], against: str, **labels: A
         }
         for name, values in seconds.items()
     ]  # fmt: skip
+
+
+def write_gpu_table(name: str, measure: Callable[[], list[Row]]) -> None:
+    """Measure rows on a CUDA GPU and write them to results/cuda; without a GPU this ends in one line."""
+    if DEVICE.type != "cuda":
+        raise SystemExit(f"{name} is measured on a CUDA GPU, and there is none here")
+    table = pd.DataFrame(measure()).assign(device=torch.cuda.get_device_name(), torch=torch.__version__)
+    place = Path(__file__).parent / "results" / "cuda" / name
+    table.drop(columns=["what", "against"]).to_csv(place, index=False, float_format="%.3f")
+    print(table.to_string(index=False))
 
 
 def penalty_rows(network: str, key: str, grouping: str, rounds: int) -> list[Row]:

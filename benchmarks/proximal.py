@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-import pandas as pd
 import torch
 
 import hgsr_lite as hg
-from benchmarks.measurements import DEVICE, SMALL_AND_LARGE, Row, interleaved, rows_of
+from benchmarks.measurements import DEVICE, SMALL_AND_LARGE, Row, interleaved, rows_of, write_gpu_table
 from hgsr_lite.fast import copied_prox, plain_prox_
 
 ROUNDS = 7
@@ -44,9 +42,4 @@ def rows() -> list[Row]:
 
 
 if __name__ == "__main__":
-    if DEVICE.type != "cuda":
-        raise SystemExit("this compares two ways on a CUDA GPU, and there is none here")
-    table = pd.DataFrame(rows()).assign(device=torch.cuda.get_device_name(), torch=torch.__version__)
-    folder = Path(__file__).parent / "results" / "cuda"
-    table.drop(columns=["what", "against"]).to_csv(folder / "proximal.csv", index=False, float_format="%.3f")
-    print(table.to_string(index=False))
+    write_gpu_table("proximal.csv", rows)

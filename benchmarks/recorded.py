@@ -9,13 +9,10 @@ writes results/cuda/recorded.csv: medians and quartiles of a step, in millisecon
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-import pandas as pd
-import torch
 from torch import Tensor
 
-from benchmarks.measurements import DEVICE, Row, interleaved, random_images, rows_of
+from benchmarks.measurements import Row, interleaved, random_images, rows_of, write_gpu_table
 from hgsr_lite.training import Penalised, Recipe, Settings, TrainingState
 
 STEPS = 50
@@ -51,9 +48,4 @@ def rows() -> list[Row]:
 
 
 if __name__ == "__main__":
-    if DEVICE.type != "cuda":
-        raise SystemExit("passes are recorded on a CUDA GPU, and there is none here")
-    table = pd.DataFrame(rows()).assign(device=torch.cuda.get_device_name(), torch=torch.__version__)
-    folder = Path(__file__).parent / "results" / "cuda"
-    table.drop(columns=["what", "against"]).to_csv(folder / "recorded.csv", index=False, float_format="%.3f")
-    print(table.to_string(index=False))
+    write_gpu_table("recorded.csv", rows)

@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "chain": ["Convolution", "Linear", "Link", "MaxPool", "MeanPool", "prepare_chain", "smallest_batch"],
-        "gpu.copied_prox": ["copied_prox"],
+        "gpu.round_trip": ["copied_prox"],
         "gpu.stacked": ["buckets", "send", "stacked_gradient_"],
         "living": [
             "LivingKernels",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hgsr_lite.fast.gpu.copied_prox import copied_prox
+from hgsr_lite.fast.gpu.round_trip import copied_prox
 from hgsr_lite.fast.gpu.stacked import buckets, stackable, stacked_gradient_
 from hgsr_lite.fast.plain import plain_gradient_, plain_prox_
 from hgsr_lite.groups import Layout
