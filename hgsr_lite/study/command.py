@@ -1,13 +1,16 @@
-"""`python -m hgsr_lite study run | status | collect | report FILE`."""
+"""`python -m hgsr_lite study run | status | collect | report | ends FILE`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from hgsr_lite.arguments import available_cores
+from hgsr_lite.study.ends import find_ends, further_grids, path_ends, searched
 from hgsr_lite.study.job import WrongVersionsError
+from hgsr_lite.study.progress import say
 from hgsr_lite.study.report import write_report
 from hgsr_lite.study.study import Study
 
@@ -15,7 +18,7 @@ from hgsr_lite.study.study import Study
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The study command's own arguments."""
     parser.add_argument(
-        "do", choices=("run", "status", "collect", "report"), help="what to do with the study"
+        "do", choices=("run", "status", "collect", "report", "ends"), help="what to do with the study"
     )
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="the study, a TOML file: see studies/README.md"
@@ -41,20 +44,34 @@ def carry_out(arguments: argparse.Namespace) -> int:
     if arguments.do == "report":
         print(write_report(study))
         return 0
+    ends = arguments.do == "ends"
     if arguments.dry_run:
-        return _dry_run(study, arguments.workers, arguments.device)
+        return _say_ends(study) if ends else _dry_run(study, arguments.workers, arguments.device)
+    make = partial(find_ends, study) if ends else study.make
     try:
-        outcome = study.make(arguments.scheduler, arguments.workers, arguments.device)
+        outcome = make(arguments.scheduler, arguments.workers, arguments.device)
     except WrongVersionsError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{outcome.written} runs written to {study.folder.path}, {outcome.diverged} of them diverged")
+    to = sys.stderr if ends else sys.stdout  # what the search for the ends prints is for the study's file
+    made = f"{outcome.written} runs written to {study.folder.path}, {outcome.diverged} of them diverged"
+    print(made, file=to)
     for name, reason in outcome.failed.items():
-        print(f"not made: {name}: {reason}")
+        print(f"not made: {name}: {reason}", file=to)
     if outcome.interrupted:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
+    if ends:
+        _say_ends(study)
+        print(further_grids(study), end="")
     return 1 if outcome.failed else 0
+
+
+def _say_ends(study: Study) -> int:
+    """Say where each path's end lies, as far as it is found (standard error)."""
+    ends = path_ends(searched(study))
+    say([ends.to_string(index=False), f"{(ends['found'] == 'yes').sum()} of {len(ends)} ends are found"])
+    return 0
 
 
 def _dry_run(study: Study, workers: int | None, device: str) -> int:

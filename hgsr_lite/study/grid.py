@@ -27,7 +27,7 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,14 @@ _TABLES = ("title", "images", "shared", "grid")
 
 @dataclass(frozen=True)
 class Grid:
-    """What a study's file says: its title, its images, and its recipes in the order in which they run."""
+    """What a study's file says: its title, its images, its recipes in the order in which they run, and what
+    all of its grids share.
+    """
 
     title: str
     images: Images
     recipes: tuple[Recipe, ...]
+    shared: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_grid(path: Path) -> Grid:
@@ -77,7 +80,7 @@ def read_grid(path: Path) -> Grid:
     for number, grid in enumerate(given["grid"], 1):
         with _placed(f"{path}, [[grid]] number {number}"):
             recipes |= dict.fromkeys(_combinations(given.get("shared", {}), grid))
-    return Grid(given.get("title", path.stem), images, tuple(_by_seed(recipes)))
+    return Grid(given.get("title", path.stem), images, tuple(_by_seed(recipes)), given.get("shared", {}))
 
 
 def recipes_of(shared: Mapping[str, Any], *grids: Mapping[str, Any]) -> list[Recipe]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hgsr_lite.study.analysis import against, at_levels, hypervolume, summary
+from hgsr_lite.study.ends import NEAR, path_ends
 from hgsr_lite.study.progress import in_lines, say
 from hgsr_lite.study.recovery import RECOVERY, RECOVERY_IN_WORDS, has_readings, recovery_parts
 from hgsr_lite.study.shown_paths import CURVES, curves, in_words, picture_of
@@ -52,6 +53,11 @@ def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = N
         *[markdown_table(choices(runs, goal)) for goal in GOALS],
         "## Does the hierarchy help? Each penalty minus the plain one of its family",
         *_hierarchy(runs),
+        "## Where each penalty's path ends",
+        "The greatest amount at which the mean validation accuracy after fine-tuning is at most "
+        f"{LOSS_ALLOWED:.0%} below dense, and the least that was tried beyond it. `found`: they are near "
+        f"each other, within a factor of {NEAR:g}.",
+        markdown_table(_ends(table)),
         "## Test accuracy after fine-tuning, at the share of parameters removed",
         pictures.get("parameters removed", ""),
         _levels(accuracy_at(runs, "parameters removed", REMOVED)),
@@ -74,6 +80,14 @@ def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = N
         markdown_table(_mixed(runs)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ends(table: pd.DataFrame) -> pd.DataFrame:
+    """The ends with their amounts as they were given: strengths may be too small for three digits."""
+    ends = path_ends(table)
+    amounts = ["bearable up to", "lost at"]
+    ends[amounts] = ends[amounts].map("{:g}".format).replace("nan", "")
+    return ends
 
 
 def report(study: Study) -> str:

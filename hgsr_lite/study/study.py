@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -110,12 +110,13 @@ class Study:
         missing = {key: recipe for key, recipe in self.keys().items() if key not in there}
         if not missing:
             return Outcome()
-        jobs = {
-            key: Job(recipe, self.grid.images, self.fingerprint, tuple(versions().items()), device)
-            for key, recipe in missing.items()
-        }
         with dask_executor(scheduler, workers) as (executor, at_once):
-            return make_all(jobs, self.folder, executor, at_once, progress)
+            return make_all(self.jobs(missing.values(), device), self.folder, executor, at_once, progress)
+
+    def jobs(self, recipes: Iterable[Recipe], device: str) -> dict[str, Job]:
+        """What an executor needs to make these recipes on the study's images, by the runs' keys."""
+        images, seen, here = self.grid.images, self.fingerprint, tuple(versions().items())
+        return {run_key(recipe, images, seen): Job(recipe, images, seen, here, device) for recipe in recipes}
 
     def missing(self) -> dict[str, Recipe]:
         """The runs that neither the folder nor the table holds, in order."""
@@ -151,6 +152,18 @@ class Study:
             said = [f"{self.table} holds no run: study collect {self.path}", *in_lines(damaged)]
             raise ValueError("\n".join(said))
         return believed_table(self.table, rows.values()), damaged
+
+    def with_runs_beside(self, belongs: Callable[[Recipe], bool]) -> pd.DataFrame:
+        """The table of the study's runs that are there, and of runs beside them in its folder that belong.
+
+        `belongs` is asked of every run on the same images that the study's file does not plan.
+        """
+        rows, _ = believed_rows(self.table)
+        own, images = self.folder.read().values(), (self.grid.images, self.fingerprint)
+        rows |= {row["key"]: row for row in rows_of(own)}
+        beside = [run.key for run in own if (run.images, run.fingerprint) == images and belongs(run.recipe)]
+        wanted = dict.fromkeys([*self.keys(), *beside])
+        return believed_table(self.table, [rows[key] for key in wanted if key in rows])
 
     def collect(self) -> pd.DataFrame:
         """Write the tables from the run files and what the tables hold already; return the table of runs.

@@ -151,8 +151,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def believed_table(path: Path, rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
-    """What `read_table` would give if a table held these of its rows alone."""
-    return with_paths(pd.read_csv(io.StringIO(_as_csv(_headings(path), rows))))
+    """What `read_table` would give if a table held these rows alone; they may be other runs' than its own."""
+    rows = list(rows)
+    headings = dict.fromkeys([*_headings(path), *(name for row in rows for name in row)])
+    return with_paths(pd.read_csv(io.StringIO(_as_csv(list(headings), rows))))
 
 
 def frame_of(runs: Iterable[Run]) -> pd.DataFrame:

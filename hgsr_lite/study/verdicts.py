@@ -26,7 +26,12 @@ _FEWEST_SEEDS = 3
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
     """The runs that did not diverge, with the kind of step in words."""
-    table = table[~table["diverged"]].copy()
+    return with_steps(table[~table["diverged"]])
+
+
+def with_steps(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the kind of step in words: the columns of `PATH` are there."""
+    table = table.copy()
     penalised = table["penalty"].notna()
     table["step"] = np.where(penalised, np.where(table["proximal"], "proximal", "gradient"), "cut")
     return table
@@ -87,6 +92,16 @@ def against_plain(runs: pd.DataFrame, gain: str, level: float) -> pd.DataFrame:
     return table.sort_values(order, ascending=False, ignore_index=True, kind="stable")
 
 
+def bearable(runs: pd.DataFrame, accuracies: pd.Series, loss_allowed: float = LOSS_ALLOWED) -> np.ndarray:
+    """Which mean validation accuracies after fine-tuning are at most so far below the dense network's.
+
+    `accuracies` has the initial weights, `start`, in its index; the dense network, in `runs`, has the same.
+    """
+    dense = runs[runs["method"] == "dense"].groupby("start")[TUNED[0]].mean()
+    lost = accuracies.index.get_level_values("start").map(dense) - accuracies
+    return np.asarray(lost) <= loss_allowed
+
+
 def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, most: int = 4) -> pd.DataFrame:
     """The paths that get furthest towards `goal` at a bearable loss, and at which amount.
 
@@ -94,7 +109,6 @@ def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, m
     network with the same first weights. Only of the amounts so chosen is the test accuracy read. The best
     `most` penalties, then the best control, each with half of its mean's 95 % interval.
     """
-    dense = runs[runs["method"] == "dense"].groupby("start")[TUNED[0]].mean()
     groups = on_paths(runs).groupby([*PATH, "amount"])
     means = groups[[goal, TUNED[0], TUNED[1]]].mean()
     half = {
@@ -105,8 +119,8 @@ def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, m
     )
     table["seeds"] = groups.size()
     table.loc[table["seeds"] < 2, ["± ", "±"]] = np.nan  # one seed has no interval
-    lost = means.index.get_level_values("start").map(dense) - means[TUNED[0]]
-    best = table[np.asarray(lost) <= loss_allowed].reset_index().sort_values(goal, ascending=False)
+    best = table[bearable(runs, means[TUNED[0]], loss_allowed)]
+    best = best.reset_index().sort_values(goal, ascending=False)
     best = best.groupby(list(PATH), sort=False).head(1)
     is_baseline = best["method"].isin(RANKINGS)
     return pd.concat([best[~is_baseline].head(most), best[is_baseline].head(1)], ignore_index=True)
