@@ -30,10 +30,10 @@ class Paths(LiveFigure):
     """Two paths of a study side by side: accuracy against what goes, and what is dead in each layer.
 
     `table` is what `read_table` returns, `layers` the study's table of layers. A path is a penalty with its
-    grouping and kind of step, its points are the strengths of the study, from weak to strong; accuracies are
-    those on validation images, by which a strength may be chosen: means over seeds with their 95 %
-    intervals. `left` and `right` name the paths shown first, such as "hsq_gl12, feature, proximal". Raises
-    `ValueError` for a table without paths and for an unknown path.
+    grouping and kind of step, its points are the strengths of the study at which no seed diverged, from weak
+    to strong; accuracies are those on validation images, by which a strength may be chosen: means over seeds
+    with their 95 % intervals. `left` and `right` name the paths shown first, such as
+    "hsq_gl12, feature, proximal". Raises `ValueError` for a table without paths and for an unknown path.
 
     >>> from hgsr_lite.study import read_table
     >>> figure = Paths(read_table("studies/digits.csv"), pd.read_csv("studies/digits_layers.csv"))
@@ -101,7 +101,8 @@ _RIGHT = ("l1, feature, proximal", "l1, feature, gradient")
 def paths_of(table: pd.DataFrame, layers: pd.DataFrame) -> list[dict[str, Any]]:
     """Every path of a study, its points from weak to strong, as JSON takes them; means over seeds."""
     runs = prepared(table)
-    runs = runs[runs["penalty"].notna() & runs["fraction"].notna()].copy()
+    # The seeds that are left where one diverged would flatter an amount.
+    runs = runs[runs["penalty"].notna() & runs["fraction"].notna() & runs["steady"]].copy()
     runs["MACs removed"] = 1 - runs["MACs left"] / runs["MACs"]
     by = [*PATH, "step", "fraction"]
     counts = layers.merge(runs[["key", *by]], on="key")

@@ -43,9 +43,10 @@ def path_ends(table: pd.DataFrame) -> pd.DataFrame:
     """
     runs = with_steps(table)
     paths = on_paths(runs[runs["penalty"].notna()])
-    accuracies = paths[TUNED[0]].where(~paths["diverged"], -math.inf)
-    means = accuracies.groupby([paths[name] for name in (*PATH, "amount")]).mean()
-    tried = means.index.to_frame(index=False).assign(holds=bearable(runs[~runs["diverged"]], means))
+    points = paths.groupby([*PATH, "amount"])
+    means = points[TUNED[0]].mean()
+    holds = bearable(runs, means) & points["steady"].all().to_numpy()
+    tried = means.index.to_frame(index=False).assign(holds=holds)
     rows = []
     for key, points in tried.groupby(list(PATH)):
         last = points.loc[points["holds"], "amount"].max()
@@ -151,7 +152,7 @@ def _as_grid(shared: Mapping[str, Any], recipes: list[Recipe], amounts: list[flo
     seeds = sorted({recipe.seed for recipe in recipes})
     if seeds != sorted({recipe.seed for recipe in usual}):
         own["seed"] = seeds
-    cells = {"penalty": penalty, **own, name: amounts}
+    cells = {"penalty": penalty, **own, name: [int(each) if each.is_integer() else each for each in amounts]}
     return "\n".join(["[[grid]]", *(f"{field} = {json.dumps(value)}" for field, value in cells.items()), ""])
 
 

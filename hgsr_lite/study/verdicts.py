@@ -26,14 +26,16 @@ _FEWEST_SEEDS = 3
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
     """The runs that did not diverge, with the kind of step in words."""
-    return with_steps(table[~table["diverged"]])
+    return with_steps(table)[~table["diverged"]]
 
 
 def with_steps(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs with the kind of step in words: the columns of `PATH` are there."""
+    """The runs with the kind of step in words, and whether their amount is `steady`: no seed diverged."""
     table = table.copy()
     penalised = table["penalty"].notna()
     table["step"] = np.where(penalised, np.where(table["proximal"], "proximal", "gradient"), "cut")
+    points = table.groupby([*PATH, "l1_mix", "amount"], dropna=False)
+    table["steady"] = ~points["diverged"].transform("any")
     return table
 
 
@@ -105,11 +107,13 @@ def bearable(runs: pd.DataFrame, accuracies: pd.Series, loss_allowed: float = LO
 def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, most: int = 4) -> pd.DataFrame:
     """The paths that get furthest towards `goal` at a bearable loss, and at which amount.
 
-    Bearable: after fine-tuning the mean validation accuracy is at most `loss_allowed` below that of the dense
-    network with the same first weights. Only of the amounts so chosen is the test accuracy read. The best
-    `most` penalties, then the best control, each with half of its mean's 95 % interval.
+    Bearable: no seed diverged, and after fine-tuning the mean validation accuracy is at most `loss_allowed`
+    below that of the dense network with the same first weights. Only of the amounts so chosen is the test
+    accuracy read. The best `most` penalties, then the best control, each with half of its mean's 95 %
+    interval.
     """
-    groups = on_paths(runs).groupby([*PATH, "amount"])
+    paths = on_paths(runs)
+    groups = paths[paths["steady"]].groupby([*PATH, "amount"])
     means = groups[[goal, TUNED[0], TUNED[1]]].mean()
     half = {
         name: confidence_half_width(groups[name].std(), groups[name].count()) for name in (goal, TUNED[1])

@@ -41,7 +41,10 @@ def test_every_path_of_the_study_is_there_from_weak_to_strong(figure: Paths, tab
         key, grouping, step = path["name"].split(", ")
         runs = table[(table["penalty"] == key) & (table["proximal"] == (step == "proximal"))]
         runs = runs[(runs["grouping"] == grouping) & runs["fraction"].notna()]
-        assert [point["fraction"] for point in path["points"]] == sorted(runs["fraction"].unique())
+        diverged = runs.loc[runs["diverged"], "fraction"]
+        shown = runs.loc[~runs["fraction"].isin(diverged), "fraction"]
+        assert [point["fraction"] for point in path["points"]] == sorted(shown.unique())
+    assert table["diverged"].any(), "no amount at which a seed diverged is a point"
 
 
 def test_accuracies_are_means_over_seeds_with_students_interval(figure: Paths, table: pd.DataFrame):
