@@ -293,6 +293,16 @@ def test_every_number_in_the_words_about_the_digits_is_the_tables_and_none_is_mi
     assert table.groupby("seed").size().tolist() == [446] * 5
 
 
+def test_the_recall_question_about_two_leads_has_the_tables_numbers():
+    kernels = differences(prepared(read_table(STUDIES / "digits.csv")), "dead kernels", 0.8, "kernel")
+    (first, p), (second, q) = [
+        (percent(row, "difference"), f"{row['p (Holm)']:.3f}")
+        for row in (the(kernels, method="hsq_gl12", **where) for where in (FEATURE, NEURON))
+    ]
+    asked = (STUDIES.parent / "hgsr_lite" / "series" / "recall.toml").read_text(encoding="utf-8")
+    assert f"feature-wise is ahead by {first} points (p {p}), neuron-wise by {second} (p {q})." in asked
+
+
 def test_what_is_said_of_where_the_paths_of_the_digits_end_is_the_tables():
     table = read_table(STUDIES / "digits.csv")
     found = path_ends(table)
