@@ -17,9 +17,8 @@ from hgsr_lite.study.study import Study
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The study command's own arguments."""
-    parser.add_argument(
-        "do", choices=("run", "status", "collect", "report", "ends"), help="what to do with the study"
-    )
+    does = ("run", "status", "collect", "report", "ends")
+    parser.add_argument("do", choices=does, help="ends: train on until each path's end is found")
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="the study, a TOML file: see studies/README.md"
     )
@@ -29,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="cpu", help="cpu (default) or cuda, also for --dry-run and status"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say how many runs are missing and how long")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing: say how many runs are missing and how long they take; of ends, what is found",
+    )
 
 
 def carry_out(arguments: argparse.Namespace) -> int:
@@ -61,10 +64,12 @@ def carry_out(arguments: argparse.Namespace) -> int:
     if outcome.interrupted:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
+    if outcome.failed:
+        return 1
     if ends:
         _say_ends(study)
         print(further_grids(study), end="")
-    return 1 if outcome.failed else 0
+    return 0
 
 
 def _say_ends(study: Study) -> int:

@@ -1,26 +1,26 @@
-"""Where a penalty's path ends: the greatest amount at a bearable loss, found by bisection.
+"""Where a path ends: the greatest amount at a bearable loss, found by bisection.
 
-A grid of amounts leaves the end somewhere between two of them, and closer to it for one penalty than for
-another. Bisection asks every path alike: an amount between the last that is bearable and the next that is
-not, until the two are near each other. What is found is written down as further grids of the study's file, so
-that the file alone says what the study is; their runs are made by then.
+A grid of amounts leaves the end somewhere between two of them, and nearer to it on one path than on another.
+Bisection asks every path alike, penalties and cuts: an amount between the last that is good and the next that
+is too much, until the two are near each other. What is found is written down as further grids of the study's
+file, so that the file alone says what the study is; their runs are made by then.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import pandas as pd
 
 from hgsr_lite.study.engine import Outcome, dask_executor, make_all
 from hgsr_lite.study.grid import recipes_of
+from hgsr_lite.study.progress import say
 from hgsr_lite.study.verdicts import PATH, TUNED, bearable, on_paths, with_steps
-from hgsr_lite.training import Penalised, Recipe
+from hgsr_lite.training import Cut, Penalised, Recipe
 
 if TYPE_CHECKING:
     from hgsr_lite.study.study import Study
@@ -28,48 +28,53 @@ if TYPE_CHECKING:
 NEAR = 1.25
 """The end is found when the least amount beyond it is at most so many times the greatest before it."""
 WIDER = 4.0
-"""How far the next amount lies from a path that was bearable throughout, or nowhere."""
+"""How far the next amount lies from a path that was good throughout, or nowhere."""
 WIDEST = 1024.0
 """No amount is tried that lies further outside of the file's amounts than this."""
 
+_PathName: TypeAlias = tuple[str, ...]  # the values of PATH
+
 
 def path_ends(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each penalty's path in a table: its end lies from `bearable up to` to below `lost at`.
+    """Of each path in a table the amounts between which its end lies: `good up to`, `too much from`.
 
-    An amount is bearable where the mean validation accuracy after fine-tuning is at most `LOSS_ALLOWED` below
-    the dense network's and no seed diverged. `bearable up to` is the greatest such amount, `lost at` the
-    least that was tried beyond it; either is missing where there is none. `amounts` counts what was tried,
-    and an end is `found` where the two are near each other.
+    An amount is good where no seed diverged and the mean validation accuracy after fine-tuning is at most
+    `LOSS_ALLOWED` below that of the dense network with the same first weights. `good up to` is the greatest
+    such amount, `too much from` the least that was tried beyond it; either is missing where there is none,
+    both are without a dense network. `amounts` counts what was tried, and the end is `found` where the two
+    are at most a factor `NEAR` apart.
     """
     runs = with_steps(table)
-    paths = on_paths(runs[runs["penalty"].notna()])
-    points = paths.groupby([*PATH, "amount"])
+    points = on_paths(runs).groupby([*PATH, "amount"])
     means = points[TUNED[0]].mean()
-    holds = bearable(runs, means) & points["steady"].all().to_numpy()
-    tried = means.index.to_frame(index=False).assign(holds=holds)
+    tried = means.index.to_frame(index=False)
+    tried["good"] = bearable(runs, means) & points["steady"].all().to_numpy()
+    starts = set(runs.loc[runs["method"] == "dense", "start"])
     rows = []
-    for key, points in tried.groupby(list(PATH)):
-        last = points.loc[points["holds"], "amount"].max()
-        beyond = points["amount"] if np.isnan(last) else points.loc[points["amount"] > last, "amount"]
-        found = beyond.min() <= NEAR * last
-        rows.append([*key, len(points), last, beyond.min(), "yes" if found else "no"])
-    return pd.DataFrame(rows, columns=[*PATH, "amounts", "bearable up to", "lost at", "found"])
+    for key, amounts in tried.groupby(list(PATH)):
+        last = amounts.loc[amounts["good"], "amount"].max()
+        beyond = amounts.loc[~(amounts["amount"] <= last), "amount"].min()
+        if key[PATH.index("start")] not in starts:
+            last = beyond = math.nan
+        found = "yes" if beyond <= NEAR * last else "no"
+        rows.append([*key, len(amounts), last, beyond, found])
+    return pd.DataFrame(rows, columns=[*PATH, "amounts", "good up to", "too much from", "found"])
 
 
-def next_amount(bearable_up_to: float, lost_at: float) -> float | None:
+def next_amount(good_up_to: float, too_much_from: float) -> float | None:
     """The amount to try next, two digits that count; None if the end is found. NaN stands for none.
 
     >>> next_amount(5, 10), next_amount(8, 10), next_amount(5, math.nan), next_amount(math.nan, 2)
     (7.1, None, 20.0, 0.5)
     """
-    if math.isnan(bearable_up_to):
-        wanted = lost_at / WIDER
-    elif math.isnan(lost_at):
-        wanted = bearable_up_to * WIDER
-    elif lost_at <= NEAR * bearable_up_to:
+    if math.isnan(good_up_to):
+        wanted = too_much_from / WIDER
+    elif math.isnan(too_much_from):
+        wanted = good_up_to * WIDER
+    elif too_much_from <= NEAR * good_up_to:
         return None
     else:
-        wanted = math.sqrt(bearable_up_to * lost_at)
+        wanted = math.sqrt(good_up_to * too_much_from)
     return float(f"{wanted:.2g}")
 
 
@@ -82,105 +87,178 @@ def find_ends(
 ) -> Outcome:
     """Make the runs that bisection asks for until each path's end is found; where they run: `Study.make`.
 
-    They go to the study's folder of run files: interrupted, the search goes on from there. Raises what
-    `Study.make` raises, and `ValueError` where no dense run says what is bearable or a path of the file is
-    not one path.
+    Each amount is made with every seed of its path. The runs go to the study's folder of run files:
+    interrupted, the search goes on from there. Raises what `Study.make` raises, and what `searched` does.
     """
     study.folder.check_writable()
-    made = Outcome()
+    say(study.status(device).notes())
+    made, wanted = Outcome(), _wanted(study)
+    if not wanted:
+        return made
     with dask_executor(scheduler, workers) as (executor, at_once):
-        while wanted := _wanted(study):
+        while wanted:
             outcome = make_all(study.jobs(wanted, device), study.folder, executor, at_once, progress)
             made.written += outcome.written
             made.diverged += outcome.diverged
             made.failed |= outcome.failed
             made.interrupted = outcome.interrupted
-            if outcome.failed or outcome.interrupted:
-                break
+            wanted = [] if outcome.failed or outcome.interrupted else _wanted(study)
     return made
 
 
-def _wanted(study: Study) -> list[Recipe]:
-    """The runs to make next: of every path whose end is not found the next amount, with each of its seeds."""
-    paths = _paths(study)
-    wanted: list[Recipe] = []
-    for row in path_ends(searched(study)).to_dict("records"):
-        recipes = paths[tuple(row[name] for name in PATH)]
-        planned = [getattr(recipe.method, _amount_name(recipe)) for recipe in recipes]
-        amount = next_amount(row["bearable up to"], row["lost at"])
-        if amount is not None and min(planned) / WIDEST <= amount <= max(planned) * WIDEST:
-            wanted += dict.fromkeys(_with_amount(recipe, amount) for recipe in recipes)
-    return sorted(wanted, key=lambda recipe: recipe.seed)
-
-
 def searched(study: Study) -> pd.DataFrame:
-    """The table of the study's runs, and of those in its folder that the search for the ends has made.
+    """The table of the study's runs, and of the amounts beside them that its folder holds with every seed.
 
-    Raises `ValueError` if runs that the file plans are missing, or none says what is bearable.
+    Raises `ValueError` if runs that the file plans are missing, if it has no dense run of a path's budget and
+    first weights, or if the runs of a path differ in more than their amounts and seeds.
     """
     if missing := len(study.missing()):
         raise ValueError(f"{missing} runs are missing, and the ends come after: study run {study.path}")
-    if all(recipe.method is not None for recipe in study.grid.recipes):
-        raise ValueError(f'{study.path} plans no dense run to compare with: add [[grid]], baseline = "dense"')
-    known = {_course(recipes[0]) for recipes in _paths(study).values()}
+    paths = _paths(study)
     return study.with_runs_beside(
-        lambda recipe: isinstance(recipe.method, Penalised) and _course(recipe) in known
+        key
+        for (name, _), runs in _beside(study, paths).items()
+        if runs.keys() == paths[name].seeds
+        for key in runs.values()
     )
 
 
 def further_grids(study: Study) -> str:
     """The amounts that the search has made and the file does not plan, as grids to be added to it (TOML)."""
-    found = on_paths(with_steps(searched(study)))
-    found = found[~found["key"].isin(study.keys())]
     paths = _paths(study)
-    return "\n".join(
-        _as_grid(study.grid.shared, paths[key], sorted(points["amount"].unique()))
-        for key, points in found.groupby(list(PATH))
-    )
+    amounts: dict[_PathName, list[float]] = {}
+    for (name, amount), runs in sorted(_beside(study, paths).items()):
+        if runs.keys() == paths[name].seeds:
+            amounts.setdefault(name, []).append(amount)
+    return "".join(f"\n{_as_grid(study.grid.shared, paths[name], found)}" for name, found in amounts.items())
 
 
-def _as_grid(shared: Mapping[str, Any], recipes: list[Recipe], amounts: list[float]) -> str:
-    """A grid's text: a path's penalty, its amounts, and what differs from what the grids share."""
-    template, name = recipes[0], _amount_name(recipes[0])
-    penalty, given = template.method.penalty, template.fields()
-    usual = recipes_of(shared, {"penalty": penalty, name: amounts})
+@dataclass(frozen=True)
+class _Path:
+    """The runs of one path that a study's file plans: alike but for amounts and seeds."""
+
+    recipes: tuple[Recipe, ...]
+
+    @property
+    def course(self) -> Recipe:
+        return _course(self.recipes[0])
+
+    @property
+    def seeds(self) -> set[int]:
+        return {recipe.seed for recipe in self.recipes}
+
+    @property
+    def amounts(self) -> set[float]:
+        return {_amount(recipe) for recipe in self.recipes}
+
+    def at(self, amount: float, seeds: Iterable[int]) -> list[Recipe]:
+        """The recipes of an amount."""
+        settings = self.recipes[0].settings
+        return [
+            replace(_with_amount(self.recipes[0], amount), settings=replace(settings, seed=seed))
+            for seed in sorted(seeds)
+        ]
+
+    def may_try(self, amount: float) -> bool:
+        """Whether an amount is possible, and not absurdly far from those of the file."""
+        near = min(self.amounts) / WIDEST <= amount <= max(self.amounts) * WIDEST
+        return near and (amount < 1 or not isinstance(self.recipes[0].method, Cut))
+
+
+def _paths(study: Study) -> dict[_PathName, _Path]:
+    """The paths that the file plans, by name; what `searched` raises."""
+    found: dict[_PathName, list[Recipe]] = {}
+    for recipe in study.grid.recipes:
+        match recipe.method:
+            case Penalised(l1_mix=0) as by:
+                step = "proximal" if recipe.settings.proximal else "gradient"
+                found.setdefault((by.penalty, by.grouping, step, recipe.start), []).append(recipe)
+            case Cut() as by:
+                found.setdefault((by.by, by.unit, "cut", recipe.start), []).append(recipe)
+    dense = {_budget(recipe) for recipe in study.grid.recipes if recipe.method is None}
+    for name, recipes in found.items():
+        if len({_course(recipe) for recipe in recipes}) > 1:
+            raise ValueError(
+                f"{study.path}: the runs of {' '.join(name)} differ in more than their amounts and seeds: a "
+                "path has one network, one budget, and fractions or strengths; make a file of each"
+            )
+        budget = _budget(recipes[0])
+        if {each for each in dense if each[0] == budget[0]} != {budget}:
+            raise ValueError(
+                f"{study.path}: {' '.join(name)} has no dense run to compare with, or several kinds: add one "
+                '[[grid]] with baseline = "dense", the same network, first weights and epochs'
+            )
+    return {name: _Path(tuple(recipes)) for name, recipes in found.items()}
+
+
+def _beside(study: Study, paths: Mapping[_PathName, _Path]) -> dict[tuple[_PathName, float], dict[int, str]]:
+    """The runs in the study's folder at amounts of its paths that its file does not plan: keys by seed."""
+    names, seen = {path.course: name for name, path in paths.items()}, (study.grid.images, study.fingerprint)
+    found: dict[tuple[_PathName, float], dict[int, str]] = {}
+    for key, run in study.folder.read().items():
+        if run.recipe.method is None or (run.images, run.fingerprint) != seen:
+            continue
+        name, amount, seed = names.get(_course(run.recipe)), _amount(run.recipe), run.recipe.seed
+        if name is not None and amount not in paths[name].amounts and seed in paths[name].seeds:
+            found.setdefault((name, amount), {})[seed] = key
+    return found
+
+
+def _wanted(study: Study) -> list[Recipe]:
+    """The runs to make next: what amounts already begun still lack, or else each open path's next amount."""
+    table, paths = searched(study), _paths(study)
+    wanted: list[Recipe] = []
+    for (name, amount), runs in _beside(study, paths).items():
+        wanted += paths[name].at(amount, paths[name].seeds - runs.keys())
+    if not wanted:
+        for row in path_ends(table).to_dict("records"):
+            path, amount = paths.get(tuple(row[name] for name in PATH)), None
+            if path is not None:
+                amount = next_amount(row["good up to"], row["too much from"])
+            if path is not None and amount is not None and path.may_try(amount):
+                wanted += path.at(amount, path.seeds)
+    return sorted(wanted, key=lambda recipe: recipe.seed)
+
+
+def _as_grid(shared: Mapping[str, Any], path: _Path, amounts: list[float]) -> str:
+    """A grid's text: a path's method, its amounts, and what differs from what the file's grids share."""
+    template, name = path.recipes[0], _amount_name(path.recipes[0])
+    given, kind = template.fields(), "baseline" if isinstance(template.method, Cut) else "penalty"
+    bare = {kind: given[kind], name: amounts}
+    if kind == "baseline":
+        bare["unit"] = given["unit"]
+    usual = recipes_of(shared, bare)[0].fields()
     own = {
         field: value
         for field, value in given.items()
-        if field not in (name, "seed") and value not in (None, usual[0].fields()[field])
+        if field not in (*bare, "seed") and value is not None
+        if value != usual[field] or isinstance(shared.get(field), list)
     }
-    seeds = sorted({recipe.seed for recipe in recipes})
-    if seeds != sorted({recipe.seed for recipe in usual}):
-        own["seed"] = seeds
-    cells = {"penalty": penalty, **own, name: [int(each) if each.is_integer() else each for each in amounts]}
+    if path.seeds != {recipe.seed for recipe in recipes_of(shared, {"baseline": "dense"})}:
+        own["seed"] = sorted(path.seeds)
+    cells = {**bare, **own, name: [int(each) if each.is_integer() else each for each in amounts]}
     return "\n".join(["[[grid]]", *(f"{field} = {json.dumps(value)}" for field, value in cells.items()), ""])
-
-
-def _paths(study: Study) -> dict[tuple[str, ...], list[Recipe]]:
-    """The recipes of each path that the file plans; `ValueError` if they differ in more than amount, seed."""
-    paths: dict[tuple[str, ...], list[Recipe]] = {}
-    for recipe in study.grid.recipes:
-        method = recipe.method
-        if isinstance(method, Penalised) and not method.l1_mix:
-            step = "proximal" if recipe.settings.proximal else "gradient"
-            paths.setdefault((method.penalty, method.grouping, step, recipe.start), []).append(recipe)
-    for path, recipes in paths.items():
-        if len({_course(recipe) for recipe in recipes}) > 1:
-            raise ValueError(
-                f"{study.path}: the runs of {' '.join(path)} differ in more than their amounts and seeds: a "
-                "path has one network, one budget, and fractions or strengths; make a file of each"
-            )
-    return paths
 
 
 def _course(recipe: Recipe) -> Recipe:
     """What all runs of a path have in common."""
-    return replace(_with_amount(recipe, 1.0), settings=replace(recipe.settings, seed=0))
+    return replace(_with_amount(recipe, 0.5), settings=replace(recipe.settings, seed=0))
+
+
+def _budget(recipe: Recipe) -> tuple[Any, ...]:
+    """What a run and the dense run that it is compared with have in common."""
+    return recipe.start, recipe.network, recipe.width, recipe.settings.epochs, recipe.finetune
 
 
 def _with_amount(recipe: Recipe, amount: float) -> Recipe:
     return replace(recipe, method=replace(recipe.method, **{_amount_name(recipe): amount}))
 
 
+def _amount(recipe: Recipe) -> float:
+    return getattr(recipe.method, _amount_name(recipe))
+
+
 def _amount_name(recipe: Recipe) -> str:
+    if isinstance(recipe.method, Cut):
+        return "share"
     return "fraction" if recipe.method.strength is None else "strength"

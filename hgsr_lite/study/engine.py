@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from hgsr_lite.arguments import available_cores, check_count
 from hgsr_lite.study.job import Job, WrongVersionsError
+from hgsr_lite.study.progress import say
 from hgsr_lite.study.runs import Claims, Run, RunFolder
 from hgsr_lite.training import FINISHED
 
@@ -111,7 +112,7 @@ def _keep(future: Future, job: Job, folder: RunFolder, outcome: Outcome) -> None
         reason = f"{type(error).__name__}: {error}"
         _LOG.debug("run %s", job.recipe.name, exc_info=error)
         outcome.failed[job.recipe.name] = reason
-        tqdm.write(f"failed: {job.recipe.name}: {reason}")
+        say([f"failed: {job.recipe.name}: {reason}"])
         return
     try:
         folder.write(Run(job.recipe, job.images, job.fingerprint, record))

@@ -49,14 +49,15 @@ def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = N
         "## Dense, the same budget",
         markdown_table(dense.rename(columns={"mean": "test accuracy"})),
         f"## Furthest within {LOSS_ALLOWED:.0%} of dense: penalties, and the best cut",
+        "Of amounts at which no seed diverged.",
         "`amount`: a penalty's calibrated fraction (or the strength, if given), or the share that is cut.",
         *[markdown_table(choices(runs, goal)) for goal in GOALS],
         "## Does the hierarchy help? Each penalty minus the plain one of its family",
         *_hierarchy(runs),
-        "## Where each penalty's path ends",
-        "The greatest amount at which the mean validation accuracy after fine-tuning is at most "
-        f"{LOSS_ALLOWED:.0%} below dense, and the least that was tried beyond it. `found`: they are near "
-        f"each other, within a factor of {NEAR:g}.",
+        "## Where each path ends",
+        "The greatest amount at which no seed diverged and the mean validation accuracy after fine-tuning is "
+        f"at most {LOSS_ALLOWED:.0%} below dense, and the least that was tried beyond it. `found`: they are "
+        f"at most a factor of {NEAR:g} apart.",
         markdown_table(_ends(table)),
         "## Test accuracy after fine-tuning, at the share of parameters removed",
         pictures.get("parameters removed", ""),
@@ -85,7 +86,8 @@ def page(table: pd.DataFrame, title: str, pictures: Mapping[str, str] | None = N
 def _ends(table: pd.DataFrame) -> pd.DataFrame:
     """The ends with their amounts as they were given: strengths may be too small for three digits."""
     ends = path_ends(table)
-    amounts = ["bearable up to", "lost at"]
+    ends = ends[ends["amounts"] >= FEWEST_POINTS]
+    amounts = ["good up to", "too much from"]
     ends[amounts] = ends[amounts].map("{:g}".format).replace("nan", "")
     return ends
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -153,15 +153,10 @@ class Study:
             raise ValueError("\n".join(said))
         return believed_table(self.table, rows.values()), damaged
 
-    def with_runs_beside(self, belongs: Callable[[Recipe], bool]) -> pd.DataFrame:
-        """The table of the study's runs that are there, and of runs beside them in its folder that belong.
-
-        `belongs` is asked of every run on the same images that the study's file does not plan.
-        """
+    def with_runs_beside(self, beside: Iterable[str]) -> pd.DataFrame:
+        """The table of the study's runs that are there, and of others in its folder, by their keys."""
         rows, _ = believed_rows(self.table)
-        own, images = self.folder.read().values(), (self.grid.images, self.fingerprint)
-        rows |= {row["key"]: row for row in rows_of(own)}
-        beside = [run.key for run in own if (run.images, run.fingerprint) == images and belongs(run.recipe)]
+        rows |= {row["key"]: row for row in rows_of(self.folder.read().values())}
         wanted = dict.fromkeys([*self.keys(), *beside])
         return believed_table(self.table, [rows[key] for key in wanted if key in rows])
 

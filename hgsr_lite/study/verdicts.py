@@ -105,7 +105,7 @@ def bearable(runs: pd.DataFrame, accuracies: pd.Series, loss_allowed: float = LO
 
 
 def choices(runs: pd.DataFrame, goal: str, loss_allowed: float = LOSS_ALLOWED, most: int = 4) -> pd.DataFrame:
-    """The paths that get furthest towards `goal` at a bearable loss, and at which amount.
+    """The paths that get furthest towards `goal` at a bearable loss, and at which amount, of `prepared` runs.
 
     Bearable: no seed diverged, and after fine-tuning the mean validation accuracy is at most `loss_allowed`
     below that of the dense network with the same first weights. Only of the amounts so chosen is the test

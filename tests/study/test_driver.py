@@ -185,7 +185,7 @@ def test_what_diverged_is_written_and_counted_and_what_fails_is_named_and_left_o
     assert (outcome.written, outcome.diverged, outcome.interrupted) == (COUNT - 1, 1, False)
     assert name == [*jobs().values()][1].recipe.name
     assert why == "ZeroDivisionError: by zero"
-    assert f"failed: {name}: {why}" in capsys.readouterr().out
+    assert f"failed: {name}: {why}" in capsys.readouterr().err
     assert len(folder.read()) == COUNT - 1
     assert_nothing_is_claimed(folder)
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hgsr_lite.study import ends
+from hgsr_lite.study import command, ends
 from hgsr_lite.study.command import add_arguments, carry_out
 from hgsr_lite.study.ends import NEAR, further_grids, next_amount, path_ends, searched
+from hgsr_lite.study.engine import Outcome
 from hgsr_lite.study.runs import Run
 from hgsr_lite.study.study import Study
 from hgsr_lite.study.verdicts import TUNED
@@ -38,8 +39,12 @@ fraction = [2, 10]
 proximal = true
 lr = 0.02
 seed = [1, 2]
+[[grid]]
+baseline = "magnitude"
+unit = "kernel"
+share = [0.2, 0.5, 0.9]
 """
-LIMITS = {"gl": 2.3, "hsq_gl12": 55.0, "l1": 0.9}
+LIMITS = {"gl": 2.3, "hsq_gl12": 55.0, "l1": 0.9, "magnitude": 0.63}
 """The fraction at which each penalty's path ends in the runs made up here: in, above and below its grid."""
 
 
@@ -53,7 +58,8 @@ def study_of(folder: Path, text: str) -> Study:
 def write(study: Study, recipe: Recipe) -> None:
     """The file of a run that keeps its accuracy up to a penalty's limit, and no further."""
     accuracy, method = 0.95 + 0.01 * (recipe.seed - 1), recipe.method
-    if isinstance(method, Penalised) and method.fraction > LIMITS[method.penalty]:
+    amount = method and (method.fraction if isinstance(method, Penalised) else method.share)
+    if method and amount > LIMITS[method.penalty if isinstance(method, Penalised) else method.by]:
         accuracy -= 0.05
     metrics = {TUNED[0]: accuracy, "parameters": 9, "parameters left": 9, "calibrated strength": 1.0}
     record = {"ended": "finished", "metrics": metrics, "layers": {}, "epochs": [], "seconds": 0.0}
@@ -93,10 +99,10 @@ def test_every_path_is_asked_alike_until_its_end_is_found(study):
     assert set(path_ends(searched(study))["found"]) == {"no"}
     search(study)
     found = path_ends(searched(study))
-    assert len(found) == 5
+    assert len(found) == 6
     assert set(found["found"]) == {"yes"}
     for row in found.to_dict("records"):
-        assert row["bearable up to"] <= LIMITS[row["method"]] < row["lost at"]
+        assert row["good up to"] <= LIMITS[row["method"]] < row["too much from"]
     assert search(study) == 0
 
 
@@ -120,6 +126,55 @@ def test_what_was_found_becomes_grids_whose_runs_are_made(study, tmp_path):
     assert "lr = 0.02" in grids
     assert "seed = [1, 2]" in grids
     assert "width" not in grids, "what all grids share is not said again"
+    assert grids.startswith("\n"), "a file may lack its last line's end"
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        'grouping = ["feature", "neuron"]',
+        "proximal = [false, true]",
+        'layers = ["features.conv2"]',
+        "warmup = 0.3",
+    ],
+)
+def test_the_grids_plan_what_was_made_and_nothing_more(tmp_path, shared):
+    text = TEXT.replace("seed = [0, 1]", f"seed = [0, 1]\n{shared}").replace(
+        'grouping = ["feature", "neuron"]\nf', "f"
+    )
+    text = text.replace("proximal = true", 'grouping = "feature"\nproximal = true')
+    study = study_of(tmp_path, text)
+    for recipe in study.grid.recipes:
+        write(study, recipe)
+    search(study)
+    longer = study_of(tmp_path, text + further_grids(study))
+    assert set(longer.keys()) == set(searched(study)["key"])
+
+
+def test_a_search_that_was_interrupted_ends_where_it_would_have_ended(study, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = study_of(tmp_path / "other", TEXT)
+    for recipe in other.grid.recipes:
+        write(other, recipe)
+    half = ends._wanted(other)[::2]
+    for recipe in half:  # so that amounts have some of their seeds only
+        write(other, recipe)
+    assert path_ends(searched(other)).equals(path_ends(searched(study))), (
+        "an amount counts with all its seeds"
+    )
+    assert set(ends._wanted(other)) == set(ends._wanted(study)) - set(half)
+    search(study)
+    search(other)
+    assert path_ends(searched(other)).equals(path_ends(searched(study)))
+    assert further_grids(other) == further_grids(study)
+
+
+def test_runs_of_seeds_that_are_not_the_path_s_change_nothing(study):
+    before = searched(study)
+    for recipe in study.grid.recipes:
+        write(study, Recipe.from_fields({**recipe.fields(), "seed": 9}))
+    assert searched(study).equals(before)
+    assert further_grids(study) == ""
 
 
 def test_an_amount_is_bearable_on_the_mean_of_its_seeds_and_not_where_one_diverged(study):
@@ -130,7 +185,7 @@ def test_an_amount_is_bearable_on_the_mean_of_its_seeds_and_not_where_one_diverg
 
     def end(changed) -> float:
         found = path_ends(changed).set_index(["method", "grouping"])
-        return found.loc[("gl", "feature"), "bearable up to"]
+        return found.loc[("gl", "feature"), "good up to"]
 
     assert end(table) == 1
     assert end(table.assign(**{TUNED[0]: lost})) == 4  # 0.05 below dense and 0.04 above
@@ -141,11 +196,11 @@ def test_an_amount_is_bearable_on_the_mean_of_its_seeds_and_not_where_one_diverg
 def test_the_greatest_bearable_amount_counts_where_a_path_comes_back(study):
     table = searched(study)
     l1 = table["method"] == "l1"
-    assert path_ends(table)[lambda t: t["method"] == "l1"].iloc[0]["lost at"] == 2
+    assert path_ends(table)[lambda t: t["method"] == "l1"].iloc[0]["too much from"] == 2
     back = table[TUNED[0]].where(~(l1 & (table["amount"] == 10)), 1.0)
     row = path_ends(table.assign(**{TUNED[0]: back})).set_index("method").loc["l1"]
-    assert row["bearable up to"] == 10
-    assert math.isnan(row["lost at"])
+    assert row["good up to"] == 10
+    assert math.isnan(row["too much from"])
 
 
 def test_a_path_without_an_end_is_left_at_some_time_and_said(tmp_path, monkeypatch):
@@ -156,7 +211,7 @@ def test_a_path_without_an_end_is_left_at_some_time_and_said(tmp_path, monkeypat
     search(study)
     found = path_ends(searched(study)).set_index("method").loc["gl"]
     assert set(found["found"]) == {"no"}
-    assert found["bearable up to"].between(4 * 200, 4 * ends.WIDEST).all()
+    assert found["good up to"].between(4 * 200, 4 * ends.WIDEST).all()
 
 
 @pytest.mark.parametrize(
@@ -167,6 +222,8 @@ def test_a_path_without_an_end_is_left_at_some_time_and_said(tmp_path, monkeypat
             r"8 runs are missing.*study run",
         ),
         (lambda text: text.replace('baseline = "dense"', 'penalty = "es"\nfraction = 1'), "no dense run"),
+        (lambda text: text.replace('baseline = "dense"', 'baseline = "dense"\nstart = "he"'), "no dense run"),
+        (lambda text: text.replace('"dense"', '"dense"\nepochs = [1, 2]'), "or several kinds"),
         (
             lambda text: text.replace("fraction = [1, 4]", "fraction = [1, 4]\nlr = [0.1, 0.2]"),
             "differ in more",
@@ -184,9 +241,26 @@ def test_a_study_that_has_no_ends_to_find_says_why(study, tmp_path, change, said
 def test_runs_of_another_budget_in_the_folder_are_on_no_path(study):
     before = len(searched(study))
     given = study.grid.recipes[-1].fields()
+    given |= {"baseline": None, "unit": None, "share": None, "penalty": "l1", "fraction": 5.0}
     for changed in ({"epochs": 2}, {"l1_mix": 0.5}, {"lr": 0.5}):
         write(study, Recipe.from_fields({**given, **changed}))
     assert len(searched(study)) == before
+
+
+def test_a_table_without_a_dense_network_of_that_start_has_no_ends(study):
+    table = searched(study)
+    ends_there = path_ends(table[table["method"] != "dense"])
+    assert ends_there[["good up to", "too much from"]].isna().all(axis=None)
+
+
+def test_nothing_is_printed_for_the_file_where_a_run_failed(study, monkeypatch, capsys):
+    monkeypatch.setattr(command, "find_ends", lambda *_: Outcome(failed={"gl": "RuntimeError: no"}))
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert carry_out(parser.parse_args(["ends", str(study.path)])) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "not made: gl: RuntimeError: no" in told.err
 
 
 @pytest.mark.trains

@@ -326,7 +326,7 @@ def test_what_is_said_of_where_the_paths_of_the_digits_end_is_the_tables():
     assert len(counts) == len(found)
     assert f"{sum(counts)} fractions more, one to four a path" in words
     assert set(counts) == {1, 2, 3, 4}
-    ends = found.pivot_table("bearable up to", ["method", "grouping"], "step")
+    ends = found.pivot_table("good up to", ["method", "grouping"], "step")
     times = ends["proximal"] / ends["gradient"]
     assert f"{times.min():.1f} to {times.max():.1f} times the fraction of gradient steps" in words
     assert f"in the middle of the {len(times)} pairs at {times.median():.1f} times" in words
