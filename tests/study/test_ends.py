@@ -156,8 +156,8 @@ def test_a_search_that_was_interrupted_ends_where_it_would_have_ended(study, tmp
     other = study_of(tmp_path / "other", TEXT)
     for recipe in other.grid.recipes:
         write(other, recipe)
-    half = ends._wanted(other)[::2]
-    for recipe in half:  # so that amounts have some of their seeds only
+    half = [recipe for recipe in ends._wanted(other) if recipe.seed == 1]
+    for recipe in half:
         write(other, recipe)
     assert path_ends(searched(other)).equals(path_ends(searched(study))), (
         "an amount counts with all its seeds"
