@@ -29,7 +29,6 @@ from hgsr_lite.study.verdicts import (
     choices,
     on_paths,
 )
-from hgsr_lite.table import PENALTIES
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
@@ -494,21 +493,11 @@ def test_how_much_of_cifar10_is_made_is_the_tables():
     recipes = Study.read(STUDIES / "cifar10_alexnet.toml").grid.recipes
     words = said_of_cifar10("\n", "**Three seeds**")
     by_seed = table.groupby("seed").size()
-    assert words.startswith(f"{len(table)} of {len(recipes)} runs")
+    assert len(table) == len(recipes)
+    assert words.startswith(f"All {len(table)} runs")
     assert f"{by_seed[0]} with seed 0, {by_seed[1]} with seed 1, {by_seed[2]} with seed 2" in words
-    planned = pd.DataFrame([{**recipe.fields()} for recipe in recipes])
-    proximal = [each["proximal"].astype(bool) for each in (planned, table)]
-    assert (~proximal[0]).sum() == (~proximal[1]).sum(), "every path with gradient steps and every cut"
-    assert f"proximal steps {proximal[1].sum()} of {proximal[0].sum()} runs are made: all with" in words
-    planned, made = (
-        each[is_proximal].groupby(["seed", "penalty"]).size()
-        for each, is_proximal in zip((planned, table), proximal, strict=True)
-    )
-    assert made.loc[[0, 1]].equals(planned.loc[[0, 1]]), "all with seeds 0 and 1"
-    of_seed_2 = [made.get((2, key), 0) for key in PENALTIES]
-    complete = [key for key, count in zip(PENALTIES, of_seed_2, strict=True) if count == planned[2, key]]
-    assert set(complete) == set(re.findall(r"`(\w+)`", words.partition("of seed 2 those of")[2]))
-    assert sum(of_seed_2) == sum(planned[2, key] for key in complete), "and no other"
+    late = table[table["seed"].eq(2) & table["proximal"] & table["device"].str.startswith("cpu")]
+    assert f"{len(late)} with proximal steps on seed 2 come from a CPU" in words
 
 
 def test_what_three_seeds_of_cifar10_say_is_the_tables():
@@ -518,6 +507,7 @@ def test_what_three_seeds_of_cifar10_say_is_the_tables():
     dense = accuracy_of_dense(runs[runs["start"] == "he"])
     eighty, fifty = (accuracy_at(runs, "dead kernels", [level]) for level in (0.8, 0.5))
     quarter, half = (accuracy_at(runs, "parameters removed", [level]) for level in (0.25, 0.5))
+    of_penalties = best_penalty(quarter)
     star = the(eighty, method="hsq_gl12", **BY_NEURON)
     level = [
         the(fifty, method="hsq_gl", **BY_NEURON),
@@ -537,7 +527,7 @@ def test_what_three_seeds_of_cifar10_say_is_the_tables():
         the(eighty, method="hsqrt_gl12", **BY_NEURON),
         the(eighty, method="hsqrt_gl", **BY_FEATURE),
         *level,
-        the(quarter, method="gl", **BY_NEURON),
+        of_penalties,
         the(accuracy_at(later, "parameters removed", [0.25]), method="random", grouping="neuron"),
         the(half, method="hsqrt_gl", **BY_NEURON),
         the(half, method="gl12", **BY_NEURON),
@@ -588,6 +578,8 @@ def test_what_is_said_of_proximal_steps_on_cifar10_is_the_table_s():
     assert f"lies {-half.min():.1f} points below to {half.max():.1f} above the same" in words
     assert f"where 80 % are {-eighty.min():.1f} below to {eighty.max():.1f} above" in words
     assert eighty.idxmax() == ("gl", "neuron", 0)
+    low = "`{}`, {}-wise, seed {}, and neuron-wise, seed 0".format(*eighty.idxmin())
+    assert low in words
     behind = -eighty.loc["l1", "feature"]
     half_width = confidence_half_width(pd.Series([behind.std()]), pd.Series([3]))[0]
     luck = (
