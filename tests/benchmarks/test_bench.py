@@ -32,10 +32,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 @pytest.mark.slow
 def test_the_quick_benchmark_fills_its_table_and_its_variants_agree(tmp_path):
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "hgsr_lite", "bench", "--quick", "--out", str(tmp_path)],
-        cwd=REPOSITORY, check=True, capture_output=True, timeout=280,
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "bench.json").read_text())
     table = pd.DataFrame(record["rows"])
     assert set(record["machine"]) >= {"processor", "python", "torch", "numba"}
