@@ -114,12 +114,8 @@ def searched(study: Study) -> pd.DataFrame:
     """
     if missing := len(study.missing()):
         raise ValueError(f"{missing} runs are missing, and the ends come after: study run {study.path}")
-    paths = _paths(study)
     return study.with_runs_beside(
-        key
-        for (name, _), runs in _beside(study, paths).items()
-        if runs.keys() == paths[name].seeds
-        for key in runs.values()
+        key for runs in _whole(study, _paths(study)).values() for key in runs.values()
     )
 
 
@@ -127,9 +123,8 @@ def further_grids(study: Study) -> str:
     """The amounts that the search has made and the file does not plan, as grids to be added to it (TOML)."""
     paths = _paths(study)
     amounts: dict[_PathName, list[float]] = {}
-    for (name, amount), runs in sorted(_beside(study, paths).items()):
-        if runs.keys() == paths[name].seeds:
-            amounts.setdefault(name, []).append(amount)
+    for name, amount in sorted(_whole(study, paths)):
+        amounts.setdefault(name, []).append(amount)
     return "".join(f"\n{_as_grid(study.grid.shared, paths[name], found)}" for name, found in amounts.items())
 
 
@@ -202,6 +197,12 @@ def _beside(study: Study, paths: Mapping[_PathName, _Path]) -> dict[tuple[_PathN
         if name is not None and amount not in paths[name].amounts and seed in paths[name].seeds:
             found.setdefault((name, amount), {})[seed] = key
     return found
+
+
+def _whole(study: Study, paths: Mapping[_PathName, _Path]) -> dict[tuple[_PathName, float], dict[int, str]]:
+    """Of those the amounts that have every seed of their path: with fewer an amount says something else."""
+    beside = _beside(study, paths)
+    return {place: runs for place, runs in beside.items() if runs.keys() == paths[place[0]].seeds}
 
 
 def _wanted(study: Study) -> list[Recipe]:
