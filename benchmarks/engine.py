@@ -3,8 +3,8 @@
     python -m benchmarks.engine overhead [--runs 10000]
     python -m benchmarks.engine throughput [--images cifar10]
 
-`overhead` sends runs of empty work through the engine and says what each costs, what the driver's memory
-grows by, and how long it takes to look at all of them and to collect them; it writes
+`overhead` sends runs of empty work, with a real run's record, through the engine and says what each costs,
+what the driver's memory grows by, and what it takes to look at all of them and to collect them; it writes
 results/cpu/overhead.json. `throughput` makes runs with the engine, one a core, in float32 and in bfloat16,
 and in turn trains the same network as a tutorial would: a DataLoader with two workers that crop and flip
 image by image, the penalty in the loss, float32; it writes results/cpu/throughput.json.
@@ -15,11 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -27,7 +29,7 @@ import torch
 from benchmarks.loops import dataloader_loop
 from hgsr_lite.study.engine import dask_executor, make_all
 from hgsr_lite.study.grid import Grid
-from hgsr_lite.study.job import Images, Job, environment, fingerprint, versions
+from hgsr_lite.study.job import Images, Job, environment, fingerprint, make_run, versions
 from hgsr_lite.study.runs import RunFolder
 from hgsr_lite.study.study import Study
 from hgsr_lite.training import Penalised, Recipe, Settings
@@ -41,30 +43,30 @@ IMAGES = 3000
 
 @dataclass(frozen=True)
 class EmptyJob:
-    """A job with a record of a real one's size, and no work."""
+    """A job that hands back a real run's record, and does no work."""
 
     recipe: Recipe
     images: Images
     fingerprint: str
+    record: dict[str, Any]
 
-    def __call__(self) -> dict:
+    def __call__(self) -> dict[str, Any]:
         """The record."""
-        metrics = {f"metric {number}": number / 7 for number in range(25)}
-        layers = {f"layer{number}": dict.fromkeys(("weights", "kernels", "dead"), 3) for number in range(5)}
-        epochs = [dict.fromkeys(metrics, 0.1) for _ in range(4)]
-        record = {"ended": "finished", "metrics": metrics, "layers": layers, "epochs": epochs}
-        return {**record, "seconds": 0.0, "environment": {}}
+        return self.record
 
 
 def overhead(count: int) -> dict[str, object]:
     """Milliseconds a run, and the driver's memory and times when all are there."""
     busy = os.getloadavg()[0]
-    recipes = tuple(Recipe(settings=Settings(seed=seed)) for seed in range(count))
+    images = Images(limit=150)
+    real = Recipe(method=Penalised("gl", fraction=1.0), settings=Settings(epochs=12), finetune=4)
+    record = make_run(real, images.load())
+    recipes = tuple(replace(real, settings=replace(real.settings, seed=seed)) for seed in range(count))
     with tempfile.TemporaryDirectory() as place:
-        study = Study(Path(place, "empty.toml"), Grid("", Images(), recipes), Path(place, "runs"))
+        study = Study(Path(place, "empty.toml"), Grid("", images, recipes), Path(place, "runs"))
         study.__dict__["fingerprint"] = "none"
         study.folder.check_writable()
-        jobs = {key: EmptyJob(recipe, Images(), "none") for key, recipe in study.keys().items()}
+        jobs = {key: EmptyJob(recipe, images, "none", record) for key, recipe in study.keys().items()}
         memory = psutil.Process().memory_info
         with dask_executor() as (executor, at_once):
             found: dict[str, object] = {"runs": count, "workers": at_once}
@@ -72,10 +74,13 @@ def overhead(count: int) -> dict[str, object]:
             make_all(jobs, study.folder, executor, at_once)
             found["milliseconds a run"] = round(1e3 * (time.perf_counter() - started) / count, 2)
             found["MiB more in the driver"] = round((memory().rss - before) / 2**20, 1)
+        before = memory().rss
         for look in (study.missing, study.status, study.collect):
             started = time.perf_counter()
             look()
             found[f"seconds of {look.__name__}"] = round(time.perf_counter() - started, 2)
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
+        found["MiB more at the peak of all three"] = round((peak - before) / 2**20, 1)
         sizes = {"run files": study.folder.path.glob("*.json"), "tables": study.path.parent.glob("*.csv")}
         for what, files in sizes.items():
             found[f"MiB of {what}"] = round(sum(file.stat().st_size for file in files) / 2**20, 1)

@@ -1,4 +1,4 @@
-"""How long runs will take: some steps of each network among them are measured, the rest is counted."""
+"""How long runs will take: some steps of each network and penalty are measured, the rest is counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from hgsr_lite.data import Data
 from hgsr_lite.removal import wait_for
 from hgsr_lite.study.job import Images
-from hgsr_lite.training import Recipe, TrainingState, accuracy, one_thread
+from hgsr_lite.training import Penalised, Recipe, TrainingState, accuracy, one_thread
 
 _UNTIMED_STEPS = 5  # a GPU records the pass in the fourth, and plays it back from then on
 _PROBED_STEPS = 6
@@ -27,12 +27,14 @@ def predicted_seconds(recipes: Iterable[Recipe], images: Images, data: Data) -> 
     rates: dict[tuple, tuple[float, float]] = {}
     total = 0.0
     for recipe in tqdm(recipes, "probe", leave=False, disable=None):
-        like = (recipe.network, recipe.width, recipe.settings.batch_size, recipe.settings.proximal)
+        penalty = recipe.method.penalty if isinstance(recipe.method, Penalised) else None
+        settings = recipe.settings
+        like = (recipe.network, recipe.width, penalty, settings.batch_size, settings.proximal)
         if like not in rates:
             rates[like] = _probe(recipe, images.of_run(data, recipe.seed))
         step, looks = rates[like]
-        epochs = recipe.settings.epochs + recipe.finetune
-        steps = epochs * -(-len(data.train) // recipe.settings.batch_size)
+        epochs = settings.epochs + recipe.finetune
+        steps = epochs * -(-len(data.train) // settings.batch_size)
         total += steps * step + epochs * looks
     return total
 

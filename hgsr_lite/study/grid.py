@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hgsr_lite.arguments import choose
+from hgsr_lite.arguments import check_count, choose
 from hgsr_lite.data import DISTRACTORS
 from hgsr_lite.study.job import Images
 from hgsr_lite.training import FIELDS, Recipe
@@ -66,7 +66,7 @@ def read_grid(path: Path) -> Grid:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: no TOML: {error}") from error
-    with _placed(str(path)):
+    with placed(str(path)):
         for name in given:
             choose("table", name, _TABLES)
         for name, kind in (("title", str), ("images", dict), ("shared", dict), ("grid", list)):
@@ -74,11 +74,11 @@ def read_grid(path: Path) -> Grid:
                 raise ValueError(f"{name} must be {'[[grid]] tables' if kind is list else f'a {name} table'}")
         if not given.get("grid"):
             raise ValueError("no [[grid]]: add one, say [[grid]] with penalty and fraction")
-    with _placed(f"{path}, [images]"):
+    with placed(f"{path}, [images]"):
         images = _read_images(given.get("images", {}))
     recipes: dict[Recipe, None] = {}
     for number, grid in enumerate(given["grid"], 1):
-        with _placed(f"{path}, [[grid]] number {number}"):
+        with placed(f"{path}, [[grid]] number {number}"):
             recipes |= dict.fromkeys(_combinations(given.get("shared", {}), grid))
     return Grid(given.get("title", path.stem), images, tuple(_by_seed(recipes)), given.get("shared", {}))
 
@@ -96,8 +96,8 @@ def _by_seed(recipes: Iterable[Recipe]) -> list[Recipe]:
     return sorted(recipes, key=lambda recipe: recipe.seed)
 
 
-class _placed:  # noqa: N801 - reads as a word in `with`
-    """Put the place before what a `ValueError` says."""
+class placed:  # noqa: N801 - reads as a word in `with`
+    """Put the place before what a `ValueError` or `TypeError` says, as a `ValueError`."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -141,4 +141,5 @@ def _read_images(given: Mapping[str, Any]) -> Images:
             raise ValueError(f"{name} {value!r} must be {kind.removesuffix(' | None')}")
     images = Images(**given)
     choose("distractor_kind", images.distractor_kind, DISTRACTORS)
+    check_count("distractors", images.distractors, 0)
     return images

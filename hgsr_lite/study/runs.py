@@ -31,6 +31,12 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:20]
 
 
+def probe_writing(folder: Path) -> None:
+    """Write and take away a file of a run's size; `OSError` if that fails."""
+    write_whole(folder / ".probe", "x" * 4096)
+    (folder / ".probe").unlink()
+
+
 def run_key(recipe: Recipe, images: Images, fingerprint: str) -> str:
     """The name of a run: a hash of all that it is told to do; versions and device are no part of it.
 
@@ -108,8 +114,7 @@ class RunFolder:
         """Write and take away a file now, not after the first training; `ValueError` if that fails."""
         try:
             (self.path / ".claims").mkdir(parents=True, exist_ok=True)
-            write_whole(self.path / ".probe", "x" * 4096)
-            (self.path / ".probe").unlink()
+            probe_writing(self.path)
         except OSError as error:
             raise ValueError(
                 f"run files cannot be written to {self.path} ({error.strerror}): give another folder, --runs"

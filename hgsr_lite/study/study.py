@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from hgsr_lite.arguments import as_path
 from hgsr_lite.data import Data
 from hgsr_lite.study.engine import Outcome, dask_executor, make_all
 from hgsr_lite.study.forecast import predicted_seconds
-from hgsr_lite.study.grid import Grid, read_grid
+from hgsr_lite.study.grid import Grid, placed, read_grid
 from hgsr_lite.study.job import Images, Job, conditions, conditions_here, fingerprint, make_run, versions
 from hgsr_lite.study.progress import Progress, in_lines, made_elsewhere, say
-from hgsr_lite.study.runs import Run, RunFolder, run_key
+from hgsr_lite.study.runs import Run, RunFolder, probe_writing, run_key
 from hgsr_lite.study.tables import (
     believed_layers,
     believed_rows,
@@ -27,7 +28,7 @@ from hgsr_lite.study.tables import (
     rows_of,
     write_table,
 )
-from hgsr_lite.training import FINISHED, Recipe
+from hgsr_lite.training import FINISHED, Penalised, Recipe
 
 
 class Study:
@@ -66,7 +67,8 @@ class Study:
     @cached_property
     def data(self) -> Data:
         """The images, without distractors, on the CPU."""
-        return self.grid.images.load()
+        with placed(f"{self.path}, [images]"):
+            return self.grid.images.load()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -78,13 +80,35 @@ class Study:
         images, seen = self.grid.images, self.fingerprint
         return {run_key(recipe, images, seen): recipe for recipe in self.grid.recipes}
 
+    def check(self) -> None:
+        """Build every network of the runs once, untrained, with each choice of layers.
+
+        Raises `ValueError`, with the first run that is not possible, so that nothing is trained before it.
+        """
+        data, seen = self.grid.images.of_run(self.data, 0), set()
+        for recipe in self.grid.recipes:
+            by = recipe.method
+            layers = by.layers if isinstance(by, Penalised) else None
+            like = (recipe.network, recipe.width, layers)
+            if like not in seen:
+                seen.add(like)
+                with placed(f"{self.path}, {recipe.name}"):
+                    replace(recipe, method=layers and Penalised(strength=1.0, layers=layers)).build(data)
+
     def run(
         self, scheduler: str | None = None, workers: int | None = None, device: str = "cpu"
     ) -> pd.DataFrame:
         """Make every run that is missing, collect the tables, and return the table of runs; see `make`.
 
-        Ctrl-C is passed on, once what was made is collected.
+        Ctrl-C is passed on, once what was made is collected. Raises `ValueError` before anything is trained
+        if the tables cannot be written.
         """
+        try:
+            probe_writing(self.path.parent)
+        except OSError as error:
+            raise ValueError(
+                f"{self.table} cannot be written ({error.strerror}): copy {self.path.name} to another folder"
+            ) from error
         outcome = self.make(scheduler, workers, device)
         table = self.collect()
         if outcome.interrupted:
@@ -101,9 +125,11 @@ class Study:
         """Make every run that is missing, with Dask; see `dask_executor` on where.
 
         What is damaged, and how many runs were made elsewhere, is said first (standard error).
-        Raises `ValueError` before anything is trained if the run files cannot be written, the images are not
-        there, or no scheduler answers; `WrongVersionsError` if a worker has other packages.
+        Raises `ValueError` before anything is trained if a network cannot be built, the run files cannot be
+        written, the images are not there, or no scheduler answers; `WrongVersionsError` if a worker has other
+        packages.
         """
+        self.check()
         self.folder.check_writable()
         there, damaged = self._there()
         say(self._progress(there, damaged, device).notes())
@@ -181,7 +207,8 @@ class Study:
         return read_table(self.table)
 
     def predicted_seconds(self, device: str = "cpu") -> float:
-        """Seconds of the missing runs one after the other on a device; see `forecast`."""
+        """Seconds of the missing runs one after the other on a device; see `forecast` and `check`."""
+        self.check()
         return predicted_seconds(self.missing().values(), self.grid.images, self.data.to(device))
 
     def __repr__(self) -> str:

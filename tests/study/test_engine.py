@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -20,7 +21,8 @@ from distributed import LocalCluster
 from hgsr_lite.study.command import add_arguments, carry_out
 from hgsr_lite.study.engine import make_all
 from hgsr_lite.study.job import Job, WrongVersionsError, commit_of, make_run, versions
-from hgsr_lite.study.runs import RunFolder
+from hgsr_lite.study.measurement import SPARSITY_METRICS
+from hgsr_lite.study.runs import RunFolder, write_whole
 from hgsr_lite.study.study import Study
 
 pytestmark = pytest.mark.trains
@@ -236,7 +238,7 @@ def test_a_worker_with_other_images_makes_no_run(study):
 
 
 @pytest.mark.skipif(os.geteuid() != 0 if hasattr(os, "geteuid") else True, reason="mounting needs root")
-def test_a_disk_that_fills_up_stops_the_study_with_every_written_run_whole(study, tmp_path):
+def test_a_disk_that_fills_up_stops_the_study_with_every_written_run_whole(study, plain, tmp_path):
     small = tmp_path / "disk"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", small]).returncode:
@@ -255,14 +257,71 @@ def test_a_disk_that_fills_up_stops_the_study_with_every_written_run_whole(study
             study.folder, Here(), 1, progress=False,
         )  # fmt: skip
         assert outcome.written == RUNS - len(there)
+        assert_complete_and_right(study, plain)
     finally:
         subprocess.run(["umount", small], check=True)
 
 
-def test_a_dry_run_counts_and_measures_and_trains_nothing(study):
+def test_a_damaged_file_costs_its_run_alone_and_is_made_again(study, plain):
+    study.folder.check_writable()
+    make_all(jobs_of(study), study.folder, Here(), 1, progress=False)
+    cut, edited, *_ = sorted(study.folder.path.glob("*.json"))
+    cut.write_text(cut.read_text()[:-100])
+    edited.write_text(edited.read_text().replace('"seed": 0', '"seed": 7'))
+    missing = study.missing()
+    assert set(missing) == {cut.stem, edited.stem} == {Path(name).stem for name in study.folder.damaged}
+    made = make_all(study.jobs(missing.values(), "cpu"), study.folder, Here(), 1, progress=False)
+    assert made.written == 2
+    assert_complete_and_right(study, plain)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[grid]]\nbaseline = 'dense'\n[[grid]]\npenalty = 'gl'\nfraction = 1\nlayers = 'features.conv9'",
+         r"small.toml, gl feature fraction 1 seed 0: .*conv9"),
+        ("[images]\nname = 'digts'\n[[grid]]\nbaseline = 'dense'",
+         r"small.toml, \[images\]: .*'digts'.*digits"),
+        ("[images]\nvalidation = 2.0\n[[grid]]\nbaseline = 'dense'",
+         r"small.toml, \[images\]: .*validation"),
+    ],
+)  # fmt: skip
+def test_what_no_run_could_do_is_refused_before_anything_is_trained(tmp_path, text, message):
+    (tmp_path / "small.toml").write_text(text)
+    study = Study.read(tmp_path / "small.toml")
+    for attempt in (study.make, study.predicted_seconds):
+        with pytest.raises(ValueError, match=message):
+            attempt()
+    assert not study.folder.path.exists()
+
+
+def test_a_place_where_no_table_can_be_written_is_named_before_anything_is_trained(study, monkeypatch):
+    def read_only(path: Path, text: str) -> None:
+        if path.parent == study.path.parent:
+            raise OSError(errno.EROFS, "Read-only file system")
+        write_whole(path, text)
+
+    monkeypatch.setattr("hgsr_lite.study.runs.write_whole", read_only)
+    with pytest.raises(ValueError, match=r"small.csv cannot be written \(Read-only file system\): copy"):
+        study.run()
+    assert not study.folder.path.exists()
+
+
+def test_a_dry_run_counts_and_trains_nothing(study):
     assert study.predicted_seconds() > 0
     assert not study.folder.path.exists()
     assert len(study.missing()) == RUNS
+
+
+def test_the_predicted_time_is_that_of_the_runs_to_a_factor_of_three(tmp_path):
+    (tmp_path / "longer.toml").write_text(
+        "[shared]\nepochs = 8\nfinetune = 2\n[[grid]]\nbaseline = 'dense'\n"
+        "[[grid]]\npenalty = ['gl', 'hsqrt_gl12']\nfraction = 1\nproximal = true"
+    )
+    study = Study.read(tmp_path / "longer.toml")
+    predicted = study.predicted_seconds()
+    taken = sum(make_run(recipe, study.data)["seconds"] for recipe in study.grid.recipes)
+    assert taken / 3 < predicted < 3 * taken
 
 
 def test_the_command_s_dry_run_says_how_many_runs_are_missing_and_how_long_they_take(study, capsys):
@@ -311,6 +370,7 @@ def test_a_record_holds_what_is_needed_to_repeat_it(plain):
     wanted = ("validation", "test")
     stages = ("", " after zeroing", " after removal", " after fine-tuning")
     assert {f"{part} accuracy{stage}" for part in wanted for stage in stages} <= record["metrics"].keys()
+    assert {"validation loss", *SPARSITY_METRICS} <= record["metrics"].keys()
     assert record["seconds"] > 0
 
 

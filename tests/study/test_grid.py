@@ -70,6 +70,7 @@ def test_a_grid_goes_before_what_is_shared_and_a_baseline_ignores_what_is_the_pe
             r"\[images\]: .*'nam'.*did you mean 'name'",
         ),
         ("[images]\nlimit = '9'\n[[grid]]\nbaseline = 'dense'", r"\[images\]: limit '9' must be int"),
+        ("[images]\ndistractors = -2\n[[grid]]\nbaseline = 'dense'", r"\[images\]: distractors must be .* 0"),
         ("[shared]\nepoch = 3\n[[grid]]\nbaseline = 'dense'", r"number 1: unknown field 'epoch'.*'epochs'"),
         (
             "[[grid]]\nbaseline = 'dense'\n[[grid]]\npenalty = 'gll'\nstrength = 1",
@@ -101,6 +102,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_every_study_of_the_project_can_be_read_and_has_its_controls(path):
     grid = read_grid(path)
     assert any(recipe.method is None for recipe in grid.recipes)
+    if not grid.images.distractors:  # their question is which channels are kept, not how few
+        assert any(isinstance(recipe.method, Cut) for recipe in grid.recipes)
     budgets = {recipe.settings.epochs + recipe.finetune for recipe in grid.recipes}
     assert len(budgets) == 1, "every method gets the same budget"
 
