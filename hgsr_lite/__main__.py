@@ -22,27 +22,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command in _TOOLS:
         return _call_tools(arguments.command, rest)
-    if arguments.command == "study":
-        arguments = _study_parser().parse_args(rest, arguments)
-    elif rest:
+    if rest and arguments.command != "study":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
+        if arguments.command == "study":  # its parser takes seconds to import
+            arguments = _study_parser().parse_args(rest, arguments)
         return _COMMANDS[arguments.command](arguments)
     except (series.NotebookError, RuntimeError, ValueError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"\n{_unwritable(error)}", file=sys.stderr)
+        print(f"\n{_unwritable(error, hasattr(arguments, 'build'))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
 
 
-def _unwritable(error: OSError) -> str:
+def _unwritable(error: OSError, has_build: bool) -> str:
     """A full disk, a file in place of a folder, a missing permission: what and where, in one line."""
     where = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{where}. Make room there, or give another folder with --build."
+    option = " with --build" if has_build else ""
+    return f"{error.strerror or error}{where}. Make room there, or give another folder{option}."
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -71,9 +71,10 @@ def draw_pictures(study: Study) -> list[Path]:
     table, _ = study.believed()  # what is left out, the page's own command names
     runs = prepared(table)
     if has_readings(runs):
-        return [
-            _saved(recovery_figure(runs), study, RECOVERY, seeds_that_found(runs, "below 1e-3").to_json())
-        ]
+        if runs["penalty"].isna().all():
+            return []
+        numbers = seeds_that_found(runs, "below 1e-3").to_json()
+        return [_saved(recovery_figure(runs), study, RECOVERY, numbers)]
     shown = {gain: curves(runs, gain) for gain in CURVES}
     return [
         _saved(curves_figure(lines, gain, dense_accuracy(runs)), study, gain, numbers_of(lines))

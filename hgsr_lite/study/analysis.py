@@ -64,6 +64,8 @@ def at_levels(
         parts.append(
             pd.DataFrame({**dict(zip([*path, "seed"], key, strict=True)), "level": levels, reported: values})
         )
+    if not parts:
+        return pd.DataFrame(columns=[*path, "seed", "level", reported])
     return pd.concat(parts, ignore_index=True)
 
 

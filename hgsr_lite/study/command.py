@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from hgsr_lite.arguments import available_cores
+from hgsr_lite.arguments import available_cores, check_count
 from hgsr_lite.study.ends import find_ends, further_grids, path_ends, searched
 from hgsr_lite.study.job import WrongVersionsError
 from hgsr_lite.study.progress import say
@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--runs", type=Path, help="folder of the run files; left out: runs/NAME beside FILE")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, say tcp://host:8786")
-    parser.add_argument("--workers", type=int, help="runs at once, without a scheduler; left out: one a core")
+    parser.add_argument(
+        "--workers", type=_workers, help="runs at once, without a scheduler; left out: one a core"
+    )
     parser.add_argument(
         "--device", default="cpu", help="cpu (default) or cuda, also for --dry-run and status"
     )
@@ -33,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train nothing: say how many runs are missing and how long they take; of ends, what is found",
     )
+
+
+def _workers(text: str) -> int:
+    """A whole number of at least 1."""
+    return check_count("--workers", int(text))
 
 
 def carry_out(arguments: argparse.Namespace) -> int:

@@ -29,6 +29,8 @@ NEAR = 1.25
 """The end is found when the least amount beyond it is at most so many times the greatest before it."""
 WIDER = 4.0
 """How far the next amount lies from a path that was good throughout, or nowhere."""
+EXACT = 2.0**53
+"""Below it a whole number is the same as a float; above it is written as one."""
 WIDEST = 1024.0
 """No amount is tried that lies further outside of the file's amounts than this."""
 
@@ -61,16 +63,22 @@ def path_ends(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*PATH, "amounts", "good up to", "too much from", "found"])
 
 
-def next_amount(good_up_to: float, too_much_from: float) -> float | None:
+def next_amount(good_up_to: float, too_much_from: float, most: float = math.inf) -> float | None:
     """The amount to try next, two digits that count; None if the end is found. NaN stands for none.
+
+    `most` is an amount that cannot be: a share stays below 1, and nearer to it if that of before was good.
 
     >>> next_amount(5, 10), next_amount(8, 10), next_amount(5, math.nan), next_amount(math.nan, 2)
     (7.1, None, 20.0, 0.5)
+    >>> next_amount(0.72, math.nan, most=1)
+    0.93
     """
     if math.isnan(good_up_to):
         wanted = too_much_from / WIDER
     elif math.isnan(too_much_from):
         wanted = good_up_to * WIDER
+        if wanted >= most:
+            wanted = most - (most - good_up_to) / WIDER
     elif too_much_from <= NEAR * good_up_to:
         return None
     else:
@@ -143,6 +151,10 @@ class _Path:
         return {recipe.seed for recipe in self.recipes}
 
     @property
+    def most(self) -> float:
+        return 1.0 if isinstance(self.recipes[0].method, Cut) else math.inf
+
+    @property
     def amounts(self) -> set[float]:
         return {_amount(recipe) for recipe in self.recipes}
 
@@ -157,7 +169,7 @@ class _Path:
     def may_try(self, amount: float) -> bool:
         """Whether an amount is possible, and not absurdly far from those of the file."""
         near = min(self.amounts) / WIDEST <= amount <= max(self.amounts) * WIDEST
-        return near and (amount < 1 or not isinstance(self.recipes[0].method, Cut))
+        return near and amount < self.most
 
 
 def _paths(study: Study) -> dict[_PathName, _Path]:
@@ -215,7 +227,7 @@ def _wanted(study: Study) -> list[Recipe]:
         for row in path_ends(table).to_dict("records"):
             path, amount = paths.get(tuple(row[name] for name in PATH)), None
             if path is not None:
-                amount = next_amount(row["good up to"], row["too much from"])
+                amount = next_amount(row["good up to"], row["too much from"], path.most)
             if path is not None and amount is not None and path.may_try(amount):
                 wanted += path.at(amount, path.seeds)
     return sorted(wanted, key=lambda recipe: recipe.seed)
@@ -237,7 +249,11 @@ def _as_grid(shared: Mapping[str, Any], path: _Path, amounts: list[float]) -> st
     }
     if path.seeds != {recipe.seed for recipe in recipes_of(shared, {"baseline": "dense"})}:
         own["seed"] = sorted(path.seeds)
-    cells = {**bare, **own, name: [int(each) if each.is_integer() else each for each in amounts]}
+    cells = {
+        **bare,
+        **own,
+        name: [int(each) if float(each).is_integer() and each < EXACT else each for each in amounts],
+    }
     return "\n".join(["[[grid]]", *(f"{field} = {json.dumps(value)}" for field, value in cells.items()), ""])
 
 
@@ -248,7 +264,8 @@ def _course(recipe: Recipe) -> Recipe:
 
 def _budget(recipe: Recipe) -> tuple[Any, ...]:
     """What a run and the dense run that it is compared with have in common."""
-    return recipe.start, recipe.network, recipe.width, recipe.settings.epochs, recipe.finetune
+    settings = replace(recipe.settings, seed=0, proximal=False)
+    return recipe.start, replace(recipe, method=None, settings=settings)
 
 
 def _with_amount(recipe: Recipe, amount: float) -> Recipe:

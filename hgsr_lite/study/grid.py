@@ -37,6 +37,7 @@ from hgsr_lite.study.job import Images
 from hgsr_lite.training import FIELDS, Recipe
 
 _TABLES = ("title", "images", "shared", "grid")
+_KINDS = {str: "a text", dict: "a table, [{}]", list: "tables, [[grid]]"}
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,17 @@ def read_grid(path: Path) -> Grid:
     ['gl feature fraction 0.1 seed 0', 'es feature fraction 0.1 seed 0']
     """
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: no TOML: {error}") from error
     with placed(str(path)):
         for name in given:
             choose("table", name, _TABLES)
         for name, kind in (("title", str), ("images", dict), ("shared", dict), ("grid", list)):
             if not isinstance(given.get(name, kind()), kind):
-                raise ValueError(f"{name} must be {'[[grid]] tables' if kind is list else f'a {name} table'}")
+                raise ValueError(f"{name} must be {_KINDS[kind].format(name)}")
         if not given.get("grid"):
             raise ValueError("no [[grid]]: add one, say [[grid]] with penalty and fraction")
     with placed(f"{path}, [images]"):
@@ -126,9 +127,9 @@ def _combinations(shared: Mapping[str, Any], grid: Any) -> Iterator[Recipe]:
 
 
 def _axis(name: str, value: Any) -> list[Any]:
-    is_axis = isinstance(value, list) and (name != "layers" or any(isinstance(part, list) for part in value))
-    if is_axis and not value:
+    if isinstance(value, list) and not value:
         raise ValueError(f"{name} is an empty list: give at least one value")
+    is_axis = isinstance(value, list) and (name != "layers" or any(isinstance(part, list) for part in value))
     return value if is_axis else [value]
 
 

@@ -41,6 +41,8 @@ def recovery_parts(runs: pd.DataFrame) -> list[str]:
     """The sections of the page: how often the truth was found, precision, recall, accuracy."""
     seeds = runs["seed"].nunique()
     penalties = runs[runs["method"] != "dense"]
+    if (penalties.groupby("method")[["grouping", "step"]].nunique() > 1).any(axis=None):
+        raise ValueError("a penalty has two groupings, or both kinds of step: make a study's file of each")
     parts = []
     for reading in READINGS:
         found = seeds_that_found(penalties, reading).sort_index(axis=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hgsr_lite.study.analysis import against, at_levels, hypervolume, summary
+from hgsr_lite.study.analysis import against, at_levels, hypervolume, paired, summary
 from hgsr_lite.study.ends import NEAR, path_ends
 from hgsr_lite.study.progress import in_lines, say
 from hgsr_lite.study.recovery import RECOVERY, RECOVERY_IN_WORDS, has_readings, recovery_parts
@@ -102,8 +102,9 @@ def report(study: Study) -> str:
     name = study.path.stem
     title = f"{study.grid.title} ({len(study.grid.recipes)} runs planned)"
     if has_readings(table):
-        picture = f"![{RECOVERY_IN_WORDS}]({picture_of(name, RECOVERY)})"
-        parts = [f"# {title}", what_there_is(table), picture, *recovery_parts(prepared(table))]
+        penalised = table["penalty"].notna().any()
+        pictured = [f"![{RECOVERY_IN_WORDS}]({picture_of(name, RECOVERY)})"] if penalised else []
+        parts = [f"# {title}", what_there_is(table), *pictured, *recovery_parts(prepared(table))]
         return "\n\n".join(parts) + "\n"
     runs = prepared(table)
     shown = {gain: curves(runs, gain) for gain in CURVES}
@@ -156,7 +157,8 @@ def _percent(mean: float, half: float, seeds: int) -> str:
 
 
 def differences(runs: pd.DataFrame, gain: str, level: float, unit: str) -> pd.DataFrame:
-    """Where `gain` is at `level`, each path that gets there minus magnitude pruning of this unit.
+    """Where `gain` is at `level`, each path that gets there minus magnitude pruning of this unit, with the
+    same first weights.
 
     Raises `ValueError` where there is no such pruning.
     """
@@ -166,8 +168,13 @@ def differences(runs: pd.DataFrame, gain: str, level: float, unit: str) -> pd.Da
     start = runs.loc[runs["method"] == "magnitude", "start"]
     if start.empty:
         raise ValueError("the table holds no magnitude pruning")
-    cut = {"method": "magnitude", "grouping": unit, "step": "cut", "start": start.iloc[0]}
-    return against(found, TUNED[1], cut, PATH)
+    cut = {"method": "magnitude", "grouping": unit, "step": "cut"}
+    ways = found[list(PATH)].drop_duplicates().sort_values(list(PATH)).to_dict("records")
+    cuts = {way["start"]: way for way in ways if way == {**cut, "start": way["start"]}}
+    if not cuts:
+        return against(found, TUNED[1], {**cut, "start": start.iloc[0]}, PATH)
+    pairs = [(way, cuts[way["start"]]) for way in ways if cuts.get(way["start"], way) != way]
+    return paired(found, TUNED[1], pairs, PATH).sort_values("difference", ascending=False, ignore_index=True)
 
 
 def _differences(runs: pd.DataFrame, gain: str, level: float, unit: str) -> str:

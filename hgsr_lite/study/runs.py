@@ -26,6 +26,10 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
+_PARTS = ("key", "recipe", "images", "fingerprint", "ended", "metrics", "layers", "environment", "seconds")
+"""What every run file holds."""
+
+
 def short_hash(value: Any) -> str:
     """Twenty hexadecimal digits of a value's SHA-256."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:20]
@@ -33,8 +37,9 @@ def short_hash(value: Any) -> str:
 
 def probe_writing(folder: Path) -> None:
     """Write and take away a file of a run's size; `OSError` if that fails."""
-    write_whole(folder / ".probe", "x" * 4096)
-    (folder / ".probe").unlink()
+    probe = folder / f".probe.{os.getpid()}"
+    write_whole(probe, "x" * 4096)
+    probe.unlink()
 
 
 def run_key(recipe: Recipe, images: Images, fingerprint: str) -> str:
@@ -50,10 +55,12 @@ def run_key(recipe: Recipe, images: Images, fingerprint: str) -> str:
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     """1 and 1.0 are one number here, as they are one recipe."""
-    return {
-        name: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        for name, value in fields.items()
-    }
+    return {name: float(value) if _is_like_a_float(value) else value for name, value in fields.items()}
+
+
+def _is_like_a_float(value: object) -> bool:
+    """A whole number that a float holds: greater seeds than 2**53 would become each other's."""
+    return isinstance(value, int) and not isinstance(value, bool) and int(float(value)) == value
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +94,12 @@ class Run:
         try:
             body = json.loads(text)
             seal = body.pop("seal")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ValueError("no whole run file") from error
         if seal != short_hash(body):
             raise ValueError("changed after it was written")
+        if missing := [name for name in _PARTS if name not in body]:
+            raise ValueError(f"no {', no '.join(missing)}")
         key = body.pop("key")
         recipe, images = Recipe.from_fields(body.pop("recipe")), Images(**body.pop("images"))
         run = cls(recipe, images, body.pop("fingerprint"), body)

@@ -45,6 +45,10 @@ class Study:
     """
 
     def __init__(self, path: Path, grid: Grid, runs: Path | None = None) -> None:
+        if path.stem.endswith("_layers"):
+            raise ValueError(
+                f"{path}: NAME_layers.csv is the table of layers of NAME.toml: give this study another name"
+            )
         self.path, self.grid = path, grid
         self.folder = RunFolder(path.parent / "runs" / path.stem if runs is None else Path(runs))
 
@@ -93,7 +97,9 @@ class Study:
             if like not in seen:
                 seen.add(like)
                 with placed(f"{self.path}, {recipe.name}"):
-                    replace(recipe, method=layers and Penalised(strength=1.0, layers=layers)).build(data)
+                    replace(
+                        recipe, method=None if layers is None else Penalised(strength=1.0, layers=layers)
+                    ).build(data)
 
     def run(
         self, scheduler: str | None = None, workers: int | None = None, device: str = "cpu"
@@ -169,15 +175,23 @@ class Study:
         return Progress(len(keys), len(mine), diverged, damaged, len(there) - len(mine), elsewhere)
 
     def believed(self) -> tuple[pd.DataFrame, dict[str, str]]:
-        """The table without the rows that are damaged, and those by their place; asks for no images.
+        """The table of the study's runs; what is damaged or another's is left out, and named by its place.
 
-        Raises `ValueError` if there is no table, or no row of it can be believed.
+        It asks for no images. Raises `ValueError` if there is no table, or no row of it can be believed, or
+        its runs saw different images.
         """
         rows, damaged = believed_rows(self.table)
-        if not rows:
+        seen = {row["fingerprint"] for row in rows.values()}
+        planned = {run_key(recipe, self.grid.images, each) for each in seen for recipe in self.grid.recipes}
+        own = {key: row for key, row in rows.items() if key in planned}
+        if others := len(rows) - len(own):
+            damaged[f"{self.table.name}, {others} rows"] = f"of other settings than {self.path.name} has"
+        if not own:
             said = [f"{self.table} holds no run: study collect {self.path}", *in_lines(damaged)]
             raise ValueError("\n".join(said))
-        return believed_table(self.table, rows.values()), damaged
+        if len({row["fingerprint"] for row in own.values()}) > 1:
+            raise ValueError(f"the runs of {self.table} saw different images: study collect {self.path}")
+        return believed_table(self.table, own.values()), damaged
 
     def with_runs_beside(self, beside: Iterable[str]) -> pd.DataFrame:
         """The table of the study's runs that are there, and of others in its folder, by their keys."""
@@ -190,7 +204,8 @@ class Study:
         """Write the tables from the run files and what the tables hold already; return the table of runs.
 
         Rows stand in the study's order; runs of other settings or images are left out, and what is damaged:
-        it is named (standard error).
+        it is named (standard error). Raises `ValueError` where a row that is left out has no run file, so
+        that nothing is lost.
         """
         rows, damaged = believed_rows(self.table)
         layers, damaged_layers = believed_layers(self.layers_table)
@@ -199,12 +214,20 @@ class Study:
         rows |= {row["key"]: row for row in rows_of(own)}
         layers |= {(row["key"], row["layer"]): row for row in layer_rows(own)}
         order = {key: place for place, key in enumerate(self.keys())}
+        if lost := len(rows.keys() - order.keys() - {run.key for run in own}):
+            raise ValueError(
+                f"{lost} runs of {self.table} are of other settings or images than {self.path.name}, and no "
+                "run file holds them: they would be lost; move the table away, or take the file as it was"
+            )
         if not order.keys() & rows.keys():
             raise ValueError(f"no run of {self.path.name} is there yet: study run {self.path}")
         write_table(self.table, [rows[key] for key in order if key in rows])
         kept = sorted((row for row in layers.values() if row["key"] in order), key=lambda r: order[r["key"]])
         write_table(self.layers_table, kept)
-        return read_table(self.table)
+        table, known = read_table(self.table), {row["key"] for row in kept}
+        if bare := len(set(table.loc[~table["diverged"], "key"]) - known):
+            say([f"{bare} runs have no rows in {self.layers_table}, and no run file to take them from"])
+        return table
 
     def predicted_seconds(self, device: str = "cpu") -> float:
         """Seconds of the missing runs one after the other on a device; see `forecast` and `check`."""

@@ -92,38 +92,69 @@ def _headings(path: Path) -> list[str]:
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """The believable rows of a table, and what is wrong with the others by line and run; none without one."""
+    """The believable rows of a table, and what is wrong with the others by line and run; none without one.
+
+    A row is a line, so that a stray quotation mark costs one. `ValueError` if the file is no text.
+    """
     if not path.exists():
         return [], {}
-    believed, damaged = [], {}
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, restval="")
-        for row in reader:
-            cells = {name: text for name, text in row.items() if isinstance(name, str)}
-            if None in row or _seal(cells) != cells.get("seal"):
-                place = f"{path.name}, line {reader.line_num}, run {cells.get('key', 'unknown')}"
-                damaged[place] = "changed or cut off after it was written"
-            else:
+    try:
+        first, *lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no text in UTF-8 ({error.reason}); {_MEND_ROW}") from error
+    headings, believed, damaged = _row(first) or [], [], {}
+    for number, line in enumerate(lines, 2):
+        texts = _row(line)
+        if line and (texts is None or len(texts) > len(headings)):
+            damaged[f"{path.name}, line {number}, run {line[:20]}"] = (
+                "changed or cut off after it was written"
+            )
+        elif line:
+            cells = dict(zip(headings, texts, strict=False))
+            if _seal(cells) == cells.get("seal"):
                 believed.append({name: text for name, text in cells.items() if text != ""})
+            else:
+                place = f"{path.name}, line {number}, run {cells.get('key', 'unknown')[:20]}"
+                damaged[place] = "changed or cut off after it was written"
     return believed, damaged
+
+
+def _row(line: str) -> list[str] | None:
+    """The cells of a line; None if it is none of a table."""
+    try:
+        return next(csv.reader([line], strict=True), [])
+    except csv.Error:
+        return None
 
 
 def believed_rows(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """The believable rows of a table of runs by key; of the others what is wrong and how to mend it."""
     rows, damaged = read_rows(path)
-    believed = {}
+    believed: dict[str, dict[str, str]] = {}
+    twice = set()
     for row in rows:
         try:
-            believed[_key_of(row)] = row
+            key = _key_of(row)
+            if believed.setdefault(key, row)["seal"] != row["seal"]:
+                twice.add(key)
         except (ValueError, KeyError, TypeError) as error:
-            damaged[f"{path.name}, run {row.get('key')}"] = str(error)
+            why = f"no {error}" if isinstance(error, KeyError) else str(error)
+            damaged[f"{path.name}, run {row.get('key')}"] = why
+    for key in twice:
+        del believed[key]
+        damaged[f"{path.name}, run {key}"] = "stands there twice, with different outcomes"
     return believed, {place: f"{why}; {_MEND_ROW}" for place, why in damaged.items()}
 
 
 def believed_layers(path: Path) -> tuple[dict[tuple[str, str], dict[str, str]], dict[str, str]]:
     """The same for a table of layers; its rows by run and layer."""
     rows, damaged = read_rows(path)
-    believed = {(row["key"], row["layer"]): row for row in rows}
+    believed = {}
+    for row in rows:
+        if {"key", "layer"} <= row.keys():
+            believed[row["key"], row["layer"]] = row
+        else:
+            damaged[f"{path.name}, run {row.get('key')}"] = "no row of a layer"
     return believed, {place: f"{why}; {_MEND_LAYER}" for place, why in damaged.items()}
 
 

@@ -19,6 +19,16 @@ GOALS = ("parameters removed", "dead kernels", "below tolerance")
 QUESTIONS = (("parameters removed", 0.25), ("dead kernels", 0.5), ("below tolerance", 0.8))
 """Where a hierarchical penalty is compared with its plain one: levels that both reach somewhere."""
 LOSS_ALLOWED = 0.01
+_BUDGET = (
+    *("network", "width", "epochs", "finetune", "optimizer", "lr", "momentum", "weight_decay"),
+    *("batch_size", "augment", "bfloat16", "tolerance", "relative"),
+)
+_STAGES = ("", " after zeroing", " after removal", " after fine-tuning")
+_MEASURED = (
+    *(f"{part} accuracy{stage}" for part in ("validation", "test") for stage in _STAGES),
+    *("below tolerance", "exact zeros", "dead kernels", "dead inputs", "dead outputs", "MACs", "MACs left"),
+)
+"""What no run may have, where all diverged, or none was fine-tuned: then it is missing in each."""
 FEWEST_POINTS = 2
 """One point is no path."""
 _FEWEST_SEEDS = 3
@@ -30,21 +40,43 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_steps(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs with the kind of step in words, and whether their amount is `steady`: no seed diverged."""
+    """The runs with the kind of step in words, and whether their amount is `steady`: no seed diverged.
+
+    `seeds of the path` counts those that also diverged. Raises `ValueError` where runs that would count as
+    seeds of one thing, or be compared, differ in anything else.
+    """
     table = table.copy()
+    table[[name for name in _MEASURED if name not in table]] = np.nan
     penalised = table["penalty"].notna()
     table["step"] = np.where(penalised, np.where(table["proximal"], "proximal", "gradient"), "cut")
     points = table.groupby([*PATH, "l1_mix", "amount"], dropna=False)
     table["steady"] = ~points["diverged"].transform("any")
+    table["seeds of the path"] = table.groupby(list(PATH), dropna=False)["seed"].transform("nunique")
+    _check_alike(on_paths(table, or_dense=True))
     return table
 
 
-def on_paths(runs: pd.DataFrame) -> pd.DataFrame:
+def _check_alike(runs: pd.DataFrame) -> None:
+    """Nothing but the method, its amount and the seed may differ; between first weights, nothing else."""
+    runs = runs.assign(amounts=np.where(runs["penalty"].notna() & runs["fraction"].isna(), "strength", ""))
+    images = [name for name in runs if name.startswith("images ")]
+    for by, names in ((["start"], [*_BUDGET, *images]), (list(PATH), ["warmup", "layers", "amounts"])):
+        counts = runs.groupby(by, dropna=False)[[name for name in names if name in runs]].nunique(
+            dropna=False
+        )
+        if differing := counts.columns[(counts > 1).any()].tolist():
+            raise ValueError(
+                f"runs that are to be compared, or are seeds of one path, differ in {', '.join(differing)}: "
+                "make a study's file of each (of amounts: one for fractions, one for strengths)"
+            )
+
+
+def on_paths(runs: pd.DataFrame, or_dense: bool = False) -> pd.DataFrame:
     """The runs that stand on a path: cuts, and penalties by themselves.
 
     A dense network has no amount; a penalty mixed with l1, as the authors released theirs, is another method.
     """
-    return runs[(runs["method"] != "dense") & ~(runs["l1_mix"] > 0)]
+    return runs[((runs["method"] != "dense") | or_dense) & ~(runs["l1_mix"] > 0)]
 
 
 def accuracy_at(
@@ -52,7 +84,8 @@ def accuracy_at(
 ) -> pd.DataFrame:
     """For each path and level of `gain`: the mean test accuracy over seeds, its half interval, the seeds.
 
-    `columns` are what chooses and what is reported.
+    `columns` are what chooses and what is reported. There is no mean where a seed has fewer than two runs
+    that did not diverge: the seeds that are left would flatter it.
     """
     chosen_by, reported = columns
     paths = on_paths(table)
@@ -61,8 +94,10 @@ def accuracy_at(
     paths = paths[sizes >= FEWEST_POINTS]
     if paths.empty:
         return pd.DataFrame(columns=[*PATH, "level", "mean", "±", "seeds"])
-    found = at_levels(paths, levels, **options)
-    return summary(found, reported, [*PATH, "level"])
+    found = summary(at_levels(paths, levels, **options), reported, [*PATH, "level"])
+    made = found[list(PATH)].merge(paths.groupby(list(PATH))["seeds of the path"].max().reset_index())
+    found.loc[found["seeds"] < made["seeds of the path"], ["mean", "±"]] = np.nan
+    return found
 
 
 def against_plain(runs: pd.DataFrame, gain: str, level: float) -> pd.DataFrame:

@@ -37,7 +37,7 @@ fraction = [1, 4]
 penalty = "l1"
 fraction = [2, 10]
 proximal = true
-lr = 0.02
+warmup = 0.5
 seed = [1, 2]
 [[grid]]
 baseline = "magnitude"
@@ -123,7 +123,7 @@ def test_what_was_found_becomes_grids_whose_runs_are_made(study, tmp_path):
     assert further_grids(longer) == ""
     longer.collect()
     assert set(path_ends(longer.believed()[0])["found"]) == {"yes"}
-    assert "lr = 0.02" in grids
+    assert "warmup = 0.5" in grids
     assert "seed = [1, 2]" in grids
     assert "width" not in grids, "what all grids share is not said again"
     assert grids.startswith("\n"), "a file may lack its last line's end"

@@ -84,7 +84,7 @@ def test_a_grid_goes_before_what_is_shared_and_a_baseline_ignores_what_is_the_pe
         ("[[grid]]\nbaseline = 'dense'\nseed = []", "seed is an empty list"),
         ("[[grid]]\nbaseline = 'magnitude'\nshare = 1.0", "share 1.0 must be above 0 and below 1"),
         ("title = 'nothing'", r"no \[\[grid\]\]"),
-        ("grid = 3", r"grid must be \[\[grid\]\] tables"),
+        ("grid = 3", r"grid must be tables, \[\[grid\]\]"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place_and_the_nearest_valid_name(tmp_path, text, message):
