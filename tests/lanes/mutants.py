@@ -45,7 +45,7 @@ _REMOVAL = (
     "what_a_user_keeps",
     "carrying",
 )
-_STUDY = ("driver", "runs", "report", "grid", "analysis")
+_STUDY = ("driver", "runs", "report", "grid", "analysis", "comparable")
 ROOMS = (
     Room(
         _METHOD,
