@@ -98,6 +98,8 @@ def find_ends(
     Each amount is made with every seed of its path. The runs go to the study's folder of run files:
     interrupted, the search goes on from there. Raises what `Study.make` raises, and what `searched` does.
     """
+    if "[[grid]]" not in study.path.read_text(encoding="utf-8-sig"):
+        raise ValueError(f"{study.path}: write each grid as a [[grid]] table: what is found is to be added")
     study.folder.check_writable()
     say(study.status(device).notes())
     made, wanted = Outcome(), _wanted(study)

@@ -128,13 +128,17 @@ def _keep(future: Future, job: Job, folder: RunFolder, outcome: Outcome) -> None
     outcome.diverged += record["ended"] != FINISHED
 
 
-def _deaf_to_ctrl_c(start: Callable[[], Any]) -> Any:
-    """Start processes that leave Ctrl-C to this one: a terminal sends it to all of them."""
+def _deaf_to_ctrl_c(work: Callable[[], Any]) -> Any:
+    """Start processes that leave Ctrl-C to this one, which a terminal sends to all of them; or end them.
+
+    One that comes meanwhile is lost. (To block it and hear it afterwards does not reach the processes:
+    `multiprocessing` takes the block away as it starts one.)
+    """
     if threading.current_thread() is not threading.main_thread():
-        return start()
+        return work()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return start()
+        return work()
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -166,10 +170,17 @@ def dask_executor(scheduler: str | None = None, workers: int | None = None) -> I
         raise ValueError(
             f"no Dask scheduler answers at {scheduler!r}: start one with `dask scheduler`"
         ) from error
-    with client:
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"the workers cannot be started ({error}): a script has to call this under "
+            '`if __name__ == "__main__":`, since each worker reads the script, too'
+        ) from error
+    try:
         threads = client.nthreads()
         _check_workers(threads, scheduler)
         yield client.get_executor(pure=False), len(threads)
+    finally:
+        _deaf_to_ctrl_c(client.close)
 
 
 def _check_workers(threads: Mapping[str, int], scheduler: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -103,13 +104,13 @@ def report(study: Study) -> str:
     title = f"{study.grid.title} ({len(study.grid.recipes)} runs planned)"
     if has_readings(table):
         penalised = table["penalty"].notna().any()
-        pictured = [f"![{RECOVERY_IN_WORDS}]({picture_of(name, RECOVERY)})"] if penalised else []
+        pictured = [f"![{RECOVERY_IN_WORDS}]({quote(picture_of(name, RECOVERY))})"] if penalised else []
         parts = [f"# {title}", what_there_is(table), *pictured, *recovery_parts(prepared(table))]
         return "\n\n".join(parts) + "\n"
     runs = prepared(table)
     shown = {gain: curves(runs, gain) for gain in CURVES}
     pictures = {
-        gain: f"![{in_words(lines, gain)}]({picture_of(name, gain)})"
+        gain: f"![{in_words(lines, gain)}]({quote(picture_of(name, gain))})"
         for gain, lines in shown.items()
         if lines
     }

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from hgsr_lite.arguments import as_path
-from hgsr_lite.data import Data
+from hgsr_lite.data import Data, find_device
 from hgsr_lite.study.engine import Outcome, dask_executor, make_all
 from hgsr_lite.study.forecast import predicted_seconds
 from hgsr_lite.study.grid import Grid, placed, read_grid
@@ -89,7 +89,8 @@ class Study:
 
         Raises `ValueError`, with the first run that is not possible, so that nothing is trained before it.
         """
-        data, seen = self.grid.images.of_run(self.data, 0), set()
+        with placed(f"{self.path}, [images]"):
+            data, seen = self.grid.images.of_run(self.data, 0), set()
         for recipe in self.grid.recipes:
             by = recipe.method
             layers = by.layers if isinstance(by, Penalised) else None
@@ -136,6 +137,8 @@ class Study:
         packages.
         """
         self.check()
+        if scheduler is None:
+            find_device(device)
         self.folder.check_writable()
         there, damaged = self._there()
         say(self._progress(there, damaged, device).notes())

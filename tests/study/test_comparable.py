@@ -12,7 +12,7 @@ import pytest
 
 from hgsr_lite.__main__ import main
 from hgsr_lite.study import Study, accuracy_at, prepared, read_table
-from hgsr_lite.study.ends import further_grids, next_amount
+from hgsr_lite.study.ends import find_ends, further_grids, next_amount
 from hgsr_lite.study.job import Images
 from hgsr_lite.study.recovery import recovery_parts
 from hgsr_lite.study.report import differences, page, report
@@ -242,3 +242,15 @@ def test_fewer_workers_than_one_are_refused(copied, capsys):
     with pytest.raises(SystemExit):
         main(["study", "run", str(copied.path), "--dry-run", "--workers", "-1"])
     assert "--workers" in capsys.readouterr().err
+
+
+def test_a_study_whose_grids_are_one_list_cannot_be_added_to(tmp_path):
+    (tmp_path / "small.toml").write_text("grid = [{baseline = 'dense'}]")
+    with pytest.raises(ValueError, match=r"write each grid as a \[\[grid\]\] table"):
+        find_ends(Study.read(tmp_path / "small.toml"))
+
+
+def test_a_picture_is_linked_where_the_study_s_name_has_a_space(copied):
+    for suffix in (".toml", ".csv"):
+        shutil.copy(copied.path.with_suffix(suffix), copied.path.with_name(f"a study{suffix}"))
+    assert "](a%20study_dead_kernels.png)" in report(Study.read(copied.path.with_name("a study.toml")))

@@ -119,6 +119,35 @@ def test_a_worker_killed_in_mid_run_costs_no_run_and_no_bit(study, plain):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_second_ctrl_c_does_not_cut_the_end_short(study):
+    process = command(study, "--workers", "1")
+    wait_for_files(study, 2, process)
+    for _ in range(3):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "Traceback" not in out
+    assert study.folder.read().keys() | study.missing().keys() == study.keys().keys()
+    assert study.folder.damaged == {}
+
+
+def test_a_script_that_runs_itself_again_in_every_worker_is_told_what_it_lacks(study):
+    script = study.path.with_name("script.py")
+    script.write_text(f"from hgsr_lite.study import Study\nStudy.read({str(study.path)!r}).run(workers=1)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0
+    assert 'a script has to call this under `if __name__ == "__main__":`' in done.stderr
+
+
+def test_a_device_that_is_not_here_is_refused_before_a_worker_starts(study):
+    with pytest.raises(ValueError, match="device 'nowhere' cannot be used here"):
+        study.make(device="nowhere")
+    assert not study.folder.path.exists()
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_driver_and_one_stopped_by_ctrl_c_go_on_where_they_were(study, plain):
     first = command(study, "--workers", "1")
