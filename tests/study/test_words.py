@@ -118,6 +118,25 @@ def the_digits_in_short() -> str:
     )
 
 
+def the_example_in_short() -> str:
+    example = "digits_example"
+    assert round(made(example)["epochs"].iloc[0] / made("digits")["epochs"].iloc[0]) == 2, "twice the steps"
+    kernels, channels = (furthest(example, goal, most=40) for goal in (DEAD, SMALLER))
+    cut = channels[channels["step"] == "cut"].iloc[0]
+    assert (cut["method"], cut["grouping"]) == ("random", "neuron"), "output channels at random"
+    first = channels.iloc[0]
+    apart = abs(first[SMALLER] - cut[SMALLER]) / (first["± "] + cut["± "])
+    by_gradient = channels[channels["step"] == "gradient"].iloc[0]
+    over_cuts = against_cut(example, DEAD, 0.8, "kernel"), against_cut(example, SMALLER, 0.75, "neuron")
+    no = "no lead over a cut is" if all(map(none_told, over_cuts)) else "a lead over a cut is"
+    return (
+        f"digits, `digits_cnn`, twice the steps, {count(made(example)['seed'].nunique())} | "
+        f"`{kernels.iloc[0]['method']}` gets furthest; at equal shares {no} told from luck | "
+        f"`{first['method']}` gets {'as far as' if apart < 1 else 'further or less far than'} a cut of output "
+        f"channels at random; with gradient steps `{by_gradient['method']}` gets furthest of the penalties |"
+    )
+
+
 def alexnet_in_short() -> str:
     ahead, names = (
         leads("cifar10_strengths"),
@@ -202,6 +221,7 @@ def test_the_verdicts_in_short_are_the_tables():
     words.say(
         "| images, network, seeds | whole kernels dead | parameters gone, with their channels |",
         the_digits_in_short(),
+        the_example_in_short(),
         alexnet_in_short(),
         vgg11_in_short(),
         resnet18_in_short(),
