@@ -132,8 +132,8 @@ def the_example_in_short() -> str:
     return (
         f"digits, `digits_cnn`, twice the steps, {count(made(example)['seed'].nunique())} | "
         f"`{kernels.iloc[0]['method']}` gets furthest; at equal shares {no} told from luck | "
-        f"`{first['method']}` gets {'as far as' if apart < 1 else 'further or less far than'} a cut of output "
-        f"channels at random; with gradient steps `{by_gradient['method']}` gets furthest of the penalties |"
+        f"`{first['method']}` gets {'as' if apart < 1 else 'not as'} far as a cut of output channels at "
+        f"random; with gradient steps `{by_gradient['method']}` gets furthest of the penalties |"
     )
 
 
