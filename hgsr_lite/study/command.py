@@ -38,8 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _workers(text: str) -> int:
-    """A whole number of at least 1."""
-    return check_count("--workers", int(text))
+    """A whole number of at least 1; what else is given is named, as argparse wants it."""
+    try:
+        return check_count("workers", int(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1") from error
 
 
 def carry_out(arguments: argparse.Namespace) -> int:

@@ -244,10 +244,12 @@ def test_a_share_that_was_good_is_followed_by_one_nearer_to_all():
     assert next_amount(0.93, float("nan"), most=1) == 0.98
 
 
-def test_fewer_workers_than_one_are_refused(copied, capsys):
+@pytest.mark.parametrize("given", ["-1", "0", "two"])
+def test_workers_that_are_no_number_of_processes_are_refused_in_words(copied, capsys, given):
     with pytest.raises(SystemExit):
-        main(["study", "run", str(copied.path), "--dry-run", "--workers", "-1"])
-    assert "--workers" in capsys.readouterr().err
+        main(["study", "run", str(copied.path), "--dry-run", "--workers", given])
+    said = f"argument --workers: '{given}' must be a whole number of at least 1"
+    assert said in capsys.readouterr().err
 
 
 def test_a_study_whose_grids_are_one_list_cannot_be_added_to(tmp_path):
