@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -348,7 +349,8 @@ def test_the_predicted_time_is_that_of_the_runs_to_a_factor_of_three(tmp_path):
         "[[grid]]\npenalty = ['gl', 'hsqrt_gl12']\nfraction = 1\nproximal = true"
     )
     study = Study.read(tmp_path / "longer.toml")
-    predicted = study.predicted_seconds()
+    # The median: a probe is some steps long, and another program may take the core in one of them.
+    predicted = statistics.median(study.predicted_seconds() for _ in range(3))
     taken = sum(make_run(recipe, study.data)["seconds"] for recipe in study.grid.recipes)
     assert taken / 3 < predicted < 3 * taken
 
